@@ -1,0 +1,25 @@
+from snakemake.utils import min_version
+
+min_version("9.20")
+
+
+configfile: "config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/denoise.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/report.smk"
+
+
+report: "workflow/report/workflow.rst"
+
+
+rule all:
+    default_target: True
+    input:
+        f"results/{RUN}/comparison.csv",
+        collect(f"results/{RUN}/{{products}}/zarr.json", products=PRODUCTS),
+        collect(f"results/{RUN}/{{folder}}/images.png", folder=FIGURES),

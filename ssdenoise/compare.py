@@ -1,0 +1,125 @@
+"""Compare: gather the scores of all volumes into the tables of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ssdenoise.config import CompareSpec
+from ssdenoise.metrics import block_bootstrap, psnr
+from ssdenoise.noise import stream
+from ssdenoise.provenance import write_text
+
+KEYS = ["dataset", "situation", "noise", "method", "seed"]
+COSTS = ["parameters", "train_seconds", "denoise_seconds", "megavoxels_per_second", "peak_memory_mb", "clipped_share"]
+
+#: Columns of the printed tables, their heads and their formats.
+PRINTED = {
+    "dataset": ("dataset", "{}"),
+    "noise": ("noise", "{}"),
+    "method": ("method", "{}"),
+    "seed": ("seed", "{}"),
+    "psnr": ("PSNR/dB", "{:.2f}"),
+    "psnr_interval": ("95 % interval", "{}"),
+    "ssim": ("SSIM", "{:.3f}"),
+    "residual_ratio": ("residual ratio", "{:.2f}"),
+    "residual_correlation": ("residual corr.", "{:+.2f}"),
+    "train_seconds": ("train/s", "{:.0f}"),
+    "denoise_seconds": ("denoise/s", "{:.1f}"),
+    "megavoxels_per_second": ("Mvoxel/s", "{:.2f}"),
+    "peak_memory_mb": ("peak/MB", "{:.0f}"),
+}
+
+CAPTION = (
+    "PSNR over the pooled squared error of all planes, SSIM as the mean over planes (uniform 7x7 window), both against "
+    "{truth}; data range {range}; values neither rounded nor clipped for scoring. Intervals: 95 %, circular block "
+    "bootstrap over planes (runs of {block}), none for a single plane. Residual ratio: variance of noisy - denoised over "
+    "the calibrated noise variance, 1 is best; residual corr.: correlation of neighbouring residuals, 0 is best; these "
+    "two need no reference."
+)
+
+
+def compare(spec: CompareSpec, scores: Sequence[Path], output: Path) -> pd.DataFrame:
+    """Write `comparison.csv`, `.md`, `.tex` and `scores.parquet` of a run.
+
+    Parameters
+    ----------
+    spec : CompareSpec
+    scores : sequence of Path
+        Parquet files of `score`.
+    output : Path
+        Folder of the run.
+
+    Returns
+    -------
+    DataFrame
+        One row per dataset, noise level, method entry and seed.
+    """
+    planes = pd.concat([pd.read_parquet(path) for path in scores], ignore_index=True)
+    table = pd.DataFrame([_row(spec, names, part) for names, part in planes.groupby(KEYS, sort=False)])
+    inputs = table[table["method"] == "noisy"].set_index(["dataset", "noise"])["psnr"]
+    # the level of the noise in decibels: what the noisy input scores
+    table.insert(3, "level", [inputs.get((d, n), np.nan) for d, n in zip(table["dataset"], table["noise"], strict=True)])
+    table.insert(table.columns.get_loc("psnr") + 3, "gain", table["psnr"] - table["level"])  # type: ignore[operator]
+    output.mkdir(parents=True, exist_ok=True)
+    planes.to_parquet(output / "scores.parquet", index=False)
+    write_text(output / "comparison.csv", table.to_csv(index=False, float_format="%.6g"))
+    caption = _caption(spec, table)
+    printed = _printed(table)
+    write_text(output / "comparison.md", f"# {spec.run}\n\n{printed.to_markdown(index=False, disable_numparse=True)}\n\n{caption}\n")
+    tex = printed.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
+    write_text(
+        output / "comparison.tex",
+        tex.to_latex(hrules=True, caption=caption.replace("%", r"\%"), label="tab:comparison", position="htbp"),
+    )
+    return table
+
+
+def _row(spec: CompareSpec, names: tuple[object, ...], part: pd.DataFrame) -> dict[str, object]:
+    part = part.sort_values(["t", "c", "z"])
+    errors, ssims = part["mean_squared_error"].to_numpy(), part["ssim"].to_numpy()
+    data_range = float(part["data_range"].iloc[0])
+    known = bool(np.isfinite(errors).all())
+    row: dict[str, object] = dict(zip(KEYS, names, strict=True)) | {"planes": len(part), "data_range": data_range}
+    psnr_lo, psnr_hi, ssim_lo, ssim_hi = [np.nan] * 4
+    if known and len(part) > 1:
+        block = min(spec.scoring.bootstrap_block, len(part))
+        # one key for all methods: the same planes are resampled for each, so that rows can be compared
+        drawn = [
+            block_bootstrap(values, stream("bootstrap", *map(str, names[:3])), block=block) for values in (errors, ssims)
+        ]
+        psnr_lo, psnr_hi = np.quantile(psnr(drawn[0], data_range), [0.025, 0.975])
+        ssim_lo, ssim_hi = np.quantile(drawn[1], [0.025, 0.975])
+    value = float(psnr(errors.mean(), data_range)) if known else np.nan
+    row |= {"psnr": value, "psnr_lo": psnr_lo, "psnr_hi": psnr_hi}
+    row |= {"ssim": ssims.mean() if known else np.nan, "ssim_lo": ssim_lo, "ssim_hi": ssim_hi}
+    row |= {name: part[name].mean() for name in ("residual_ratio", "residual_correlation")}
+    return row | {name: part[name].iloc[0] if name in part else np.nan for name in COSTS}
+
+
+def _printed(table: pd.DataFrame) -> pd.DataFrame:
+    """The table as text; a dash where there is nothing to say."""
+    interval = [
+        f"{low:.2f} to {high:.2f}" if np.isfinite(low) else None
+        for low, high in zip(table["psnr_lo"], table["psnr_hi"], strict=True)
+    ]
+    shown = table.assign(psnr_interval=interval)
+    # the noisy input has a residual of zero, which says nothing
+    shown.loc[shown["method"] == "noisy", ["residual_ratio", "residual_correlation"]] = np.nan
+    columns = {}
+    for name, (head, form) in PRINTED.items():
+        columns[head] = ["-" if pd.isna(value) else form.format(value) for value in shown[name]]
+    return pd.DataFrame(columns)
+
+
+def _caption(spec: CompareSpec, table: pd.DataFrame) -> str:
+    known = table.dropna(subset=["psnr"]).drop_duplicates("dataset")
+    kinds = {"benchmark": "the clean volume", "reference": "the reference"}
+    truth = " or ".join(kinds[s] for s in dict.fromkeys(known["situation"])) or "nothing (no dataset has a reference)"
+    ranges = ", ".join(f"{r:g} ({d})" for d, r in zip(known["dataset"], known["data_range"], strict=True)) or "not used"
+    if spec.scoring.data_range == "reference" and len(known):
+        ranges += ": maximum minus minimum of the clean volume or the reference"
+    return CAPTION.format(truth=truth, range=ranges, block=spec.scoring.bootstrap_block)

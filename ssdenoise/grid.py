@@ -1,0 +1,104 @@
+"""Blocks, tiles and slabs of an n-d volume: integer arithmetic only, no pixels.
+
+A tile is the unit of inference. Along one axis, for a network of stride 4 and halo 4::
+
+    volume   |0 . . . . . . . . . . . . .|            14 voxels
+    padded   |0 . . . . . . . . . . . . . 0 0|        16, the next multiple of the stride
+    tile 0   [core core core core core core core core|halo halo halo halo]
+    tile 1           [halo halo halo halo|core core core core core core|pad pad]
+
+Cores cover each voxel exactly once. Origins and sizes of what a tile reads are multiples of the stride, so that each
+pooling window of the network falls on the same voxels as it would in the whole volume; where the halo would leave the
+padded volume it is cut there, so that the zero padding inside the network happens at the same place too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+Region = tuple[slice, ...]
+
+
+def ceil_to(n: int, multiple: int) -> int:
+    """Smallest multiple of `multiple` that is at least `n`."""
+    return -(-n // multiple) * multiple
+
+
+def blocks(shape: Sequence[int], block: Sequence[int]) -> Iterator[tuple[tuple[int, ...], Region]]:
+    """Index and region of each block of a regular grid, in C order; the last block of an axis may be smaller."""
+    for index in product(*(range(-(-n // b)) for n, b in zip(shape, block, strict=True))):
+        yield index, tuple(
+            slice(i * b, min((i + 1) * b, n)) for i, b, n in zip(index, block, shape, strict=True)
+        )
+
+
+def extent(region: Region) -> tuple[int, ...]:
+    """Shape of a region."""
+    return tuple(s.stop - s.start for s in region)
+
+
+def share(count: int, part: int, parts: int) -> range:
+    """Positions 0..count-1 that belong to slab `part` of `parts`: contiguous and balanced to within one."""
+    return range(count * part // parts, count * (part + 1) // parts)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One unit of inference; all fields have one entry per axis.
+
+    Attributes
+    ----------
+    core : Region
+        The voxels of the volume that this tile writes.
+    read : Region
+        The voxels of the volume that it reads: the core and its halo, cut at the volume.
+    pad : tuple of int
+        Zeros to append after the read voxels, so that the size is a multiple of the stride.
+    crop : Region
+        Where the core lies in the network's output.
+    """
+
+    core: Region
+    read: Region
+    pad: tuple[int, ...]
+    crop: Region
+
+
+def tile(core: Region, shape: Sequence[int], halo: Sequence[int], stride: Sequence[int]) -> Tile:
+    """Tile around a core; see the module's picture.
+
+    Raises
+    ------
+    ValueError
+        If the core's origin is no multiple of the stride: the network would pool other voxels together.
+    """
+    read, pad, crop = [], [], []
+    for c, n, h, s in zip(core, shape, halo, stride, strict=True):
+        if c.start % s or (c.stop % s and c.stop != n):
+            raise ValueError(f"tile core {c.start}:{c.stop} of {n} voxels is not aligned to the stride {s}")
+        start = max(0, c.start - ceil_to(h, s))
+        stop = min(ceil_to(n, s), ceil_to(c.stop, s) + ceil_to(h, s))
+        read.append(slice(start, min(stop, n)))
+        pad.append(stop - min(stop, n))
+        crop.append(slice(c.start - start, c.stop - start))
+    return Tile(core, tuple(read), tuple(pad), tuple(crop))
+
+
+def core_shape(
+    shape: Sequence[int], shard: Sequence[int], halo: Sequence[int], stride: Sequence[int], voxels: int
+) -> tuple[int, ...]:
+    """Tile core made of whole shards, grown while the halo dominates and the tile has at most `voxels` voxels.
+
+    The core is at least one shard rounded up to the stride, whatever `voxels` says.
+    """
+    core = [math.lcm(b, s) for b, s in zip(shard, stride, strict=True)]
+    while True:
+        open_axes = [a for a in range(len(core)) if halo[a] and core[a] < shape[a]]
+        if not open_axes or 2 * math.prod(core) > voxels:
+            return tuple(core)
+        # doubling the axis whose halo is largest against its core saves the most work
+        axis = max(open_axes, key=lambda a: halo[a] / core[a])
+        core[axis] *= 2

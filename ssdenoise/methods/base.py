@@ -1,0 +1,98 @@
+"""What a method is: options, and functions of arrays. Tiling, storage and scheduling are outside.
+
+Tensors are BCYX in 2-D and BCZYX in 3-D, float32, in normalised units (see `ssdenoise.intensity.Normalization`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from ssdenoise.noise import NoiseModels
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Training patches: `noisy` of shape (B, C, [Z,] Y, X); `target` the other realization where there is one."""
+
+    noisy: Tensor
+    target: Tensor | None = None
+
+
+class Estimate(NamedTuple):
+    """Denoised mean and, from methods that have one, its standard deviation; shapes as the input."""
+
+    mean: Tensor
+    std: Tensor | None = None
+
+
+class Network(nn.Module):
+    """A module with a halo and a stride, one entry per spatial axis ([Z,] Y, X), in voxels."""
+
+    halo: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+class Method(BaseModel):
+    """Base of all methods: a frozen set of options whose functions are the method.
+
+    Attributes
+    ----------
+    needs_pair : bool
+        Whether `loss` needs `Batch.target`, an independent realization of the same scene.
+    blind : bool
+        Whether a voxel's own value cannot influence what the network says of it.
+    trainable : bool
+        Whether `loss` is minimised by gradient steps; if not, `fit` sets the network's buffers from a sample.
+    probabilistic : bool
+        Whether `denoise` also returns a standard deviation.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    needs_pair: ClassVar[bool] = False
+    blind: ClassVar[bool] = False
+    trainable: ClassVar[bool] = True
+    probabilistic: ClassVar[bool] = False
+
+    name: str
+
+    @property
+    def wants_true_noise(self) -> bool:
+        """Whether `build` must get the parameters that the noise was synthesized with, not calibrated ones."""
+        return False
+
+    def build(self, channels: int, ndim: int, noise: NoiseModels) -> Network:
+        """Make the untrained network for `channels` channels of `ndim`-dimensional images."""
+        raise NotImplementedError
+
+    def loss(self, net: Network, batch: Batch, rng: torch.Generator, progress: float) -> Tensor:
+        """Training loss, a scalar; `progress` runs from 0 to 1 over the training."""
+        raise NotImplementedError
+
+    def fit(self, net: Network, sample: Tensor) -> None:
+        """Set learned values from sample images of shape (B, C, [Z,] Y, X); only where `trainable` is false."""
+        raise NotImplementedError
+
+    def denoise(self, net: Network, noisy: Tensor) -> Estimate:
+        """Denoise a batch; a pure function of the network and the voxels within its halo."""
+        raise NotImplementedError
+
+
+class TrainedMethod(Method):
+    """Options common to all methods that train a network."""
+
+    network: Literal["small", "paper"] = Field(
+        "small",
+        description="`paper`: the published network; `small`: the same construction with fewer channels and levels, "
+        "for CPUs and small data.",
+    )
+    steps: int = Field(600, ge=1, description="Optimiser steps.")
+    batch: int = Field(8, ge=1, description="Patches per step.")
+    patch: tuple[int, int, int] = Field(
+        (16, 64, 64), description="Patch size in voxels, ZYX; 2-D training uses YX. Cut to the volume's size."
+    )
+    learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate of Adam.")

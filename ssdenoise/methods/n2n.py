@@ -1,0 +1,53 @@
+"""Noise2Noise: learn from pairs of noisy images."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from ssdenoise.methods.base import Batch, Estimate, Network, TrainedMethod
+from ssdenoise.networks import Plain, UNet
+from ssdenoise.noise import NoiseModels
+
+
+class N2N(TrainedMethod):
+    """Noise2Noise (Lehtinen et al. 2018).
+
+    Notes
+    -----
+    The loss is ``mean((f(x + n1) - (x + n2))**2)`` with independent, zero-mean n1 and n2 (equation 6 of [1]_). The
+    target's noise averages out of the gradient, so the minimiser is the one that clean targets would give: the mean
+    of the clean image given the noisy one. What the two realizations share is learnt as signal: fixed patterns, hot
+    pixels. With ``loss="l1"`` the minimiser is the median instead.
+
+    `network="paper"` is the U-Net of appendix A.1: depth 5, 48 and 96 channels, full-resolution head of 64 and 32.
+
+    References
+    ----------
+    .. [1] J. Lehtinen et al., "Noise2Noise: Learning Image Restoration without Clean Data", ICML 2018,
+       arXiv:1803.04189.
+    """
+
+    needs_pair: ClassVar[bool] = True
+
+    name: Literal["n2n"] = "n2n"
+    criterion: Literal["l2", "l1"] = Field("l2", description="Loss: `l2` estimates the mean, `l1` the median.")
+
+    def build(self, channels: int, ndim: int, noise: NoiseModels) -> Network:
+        if self.network == "paper":
+            unet = UNet(ndim, channels, width=48, depth=5, head=(64, 32), skips="pooled")
+        else:
+            unet = UNet(ndim, channels, width=24, depth=3, head=(32, 16), skips="pooled")
+        return Plain(unet, channels, last_kernel=3)
+
+    def loss(self, net: Network, batch: Batch, rng: torch.Generator, progress: float) -> Tensor:
+        assert batch.target is not None, "the train stage gives a pair to each method with needs_pair"
+        criterion = functional.mse_loss if self.criterion == "l2" else functional.l1_loss
+        return criterion(net(batch.noisy), batch.target)
+
+    def denoise(self, net: Network, noisy: Tensor) -> Estimate:
+        return Estimate(net(noisy))

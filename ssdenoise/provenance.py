@@ -1,0 +1,188 @@
+"""What a product was made of: hashes of code, inputs and options, and the record that each product carries."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGE = Path(__file__).parent
+LIBRARIES = ("torch", "numpy", "scipy", "zarr", "zarrs", "dask", "scikit-image")
+
+
+def digest(*parts: bytes | str) -> str:
+    """SHA-256 of the parts, as hexadecimal digits; each part counts with its length."""
+    sha = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        sha.update(len(data).to_bytes(8, "little"))
+        sha.update(data)
+    return sha.hexdigest()
+
+
+def file_digest(path: str | Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def canonical(value: object) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a file so that it is there whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_text(text)
+    os.replace(partial, path)
+
+
+def write_json(path: str | Path, value: object) -> None:
+    """Write JSON as `write_text` does."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def code_hash(stage: str, method: str | None = None) -> str:
+    """Hash of the package's code that a stage, and within it a method, can run.
+
+    Covers the syntax trees, without docstrings and comments, of the stage's module and of every module of the package
+    that it imports, directly or not. Methods are found by folder scan, which imports do not show: the method's own
+    module is added, the others are left out, so that editing one method concerns that method only.
+
+    Parameters
+    ----------
+    stage : str
+        Module of the stage, such as ``"train"``.
+    method : str, optional
+        Module in `ssdenoise.methods`.
+    """
+    todo = [f"ssdenoise.{stage}"] + ([f"ssdenoise.methods.{method}"] if method else [])
+    trees: dict[str, str] = {}
+    while todo:
+        module = todo.pop()
+        if module not in trees and (path := _source(module)):
+            trees[module], imported = _tree(path)
+            todo.extend(imported)
+    return digest(*(part for module in sorted(trees) for part in (module, trees[module])))
+
+
+def _source(module: str) -> Path | None:
+    relative = Path(*module.split(".")[1:])
+    candidates = (PACKAGE / relative.with_suffix(".py") if relative.parts else None, PACKAGE / relative / "__init__.py")
+    return next((path for path in candidates if path is not None and path.is_file()), None)
+
+
+@cache
+def _tree(path: Path) -> tuple[str, tuple[str, ...]]:
+    """Syntax tree without docstrings, as text, and the package's modules it imports."""
+    tree = ast.parse(path.read_text())
+    imported = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported += [alias.name for alias in node.names if alias.name.startswith("ssdenoise.")]
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "ssdenoise":
+            imported += [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+            if isinstance(body[0].value, ast.Constant) and isinstance(body[0].value.value, str):
+                node.body = body[1:] or [ast.Pass()]  # type: ignore[attr-defined]
+    return ast.dump(tree), tuple(imported)
+
+
+class Clock:
+    """Wall time since it was made."""
+
+    def __init__(self) -> None:
+        self.start = time.perf_counter()
+
+    def seconds(self) -> float:
+        return round(time.perf_counter() - self.start, 3)
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory of this process so far, in MB (10^6 bytes)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6, 1)
+
+
+def record(
+    stage: str,
+    *,
+    spec: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    code: str,
+    clock: Clock,
+    **more: object,
+) -> dict[str, Any]:
+    """Provenance of one product, ready for JSON.
+
+    Parameters
+    ----------
+    stage : str
+        Name of the stage.
+    spec : mapping
+        The options it ran with.
+    inputs : mapping
+        Name of each input and its digest.
+    code : str
+        See `code_hash`.
+    clock : Clock
+        Started with the stage.
+    **more
+        What else the stage has to say: seed, device, ...
+    """
+    return {
+        "stage": stage,
+        "spec": dict(spec),
+        "inputs": dict(inputs),
+        "code": code,
+        "version": version("ssdenoise"),
+        "commit": _commit(),
+        "libraries": _libraries(),
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
+        "seconds": clock.seconds(),
+        "peak_memory_mb": peak_memory_mb(),
+        **more,
+    }
+
+
+@cache
+def _commit() -> str | None:
+    """Commit of the checkout that the package runs from, with `-dirty` where files differ; None outside a checkout."""
+    git = ["git", "-C", str(PACKAGE.parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(git, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+@cache
+def _libraries() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names for a message, sorted and comma-separated."""
+    return ", ".join(sorted(names))

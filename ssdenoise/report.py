@@ -1,0 +1,159 @@
+"""Report: the figures of one dataset at one noise level."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ssdenoise.calibrate import models_from_json
+from ssdenoise.store import Volume
+
+matplotlib.use("agg")
+from matplotlib import pyplot as plt  # noqa: E402  (the backend must be chosen first)
+
+#: Pixels a side of the crop that is shown.
+CROP = 256
+
+#: Colours that the colour-blind can tell apart (Okabe and Ito 2008).
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+
+def report(
+    title: str,
+    noisy: Path,
+    entries: Mapping[str, Path],
+    truth: Path | None,
+    calibration: Path,
+    comparison: Path,
+    output: Path,
+) -> None:
+    """Draw images, training curves and the photon transfer curve of a dataset at one noise level.
+
+    Parameters
+    ----------
+    title : str
+        ``dataset/noise``, as in the comparison.
+    noisy : Path
+        Store of the noisy volume.
+    entries : mapping
+        Method entry, and the folder that `train` and `denoise` wrote.
+    truth : Path or None
+        Store of the clean volume or the reference.
+    calibration : Path
+        JSON file of `calibrate`.
+    comparison : Path
+        The run's `comparison.csv`.
+    output : Path
+        Folder for `images.png`, `training.png` and `transfer_curve.png`.
+    """
+    plot_images(title, noisy, entries, truth, comparison, output / "images.png")
+    plot_training({name: folder / "history.csv" for name, folder in entries.items()}, title, output / "training.png")
+    plot_transfer_curve(calibration, title, output / "transfer_curve.png")
+
+
+def plot_images(
+    title: str, noisy: Path, entries: Mapping[str, Path], truth: Path | None, comparison: Path, output: Path
+) -> None:
+    """Draw one plane as the noisy input, each method and the reference, with the differences below.
+
+    All images of the first row have the same display range, all differences of the second too. Without a reference
+    the second row shows what each method removed, and its uncertainty where it has one.
+    """
+    denoised = {name: folder / "denoised.ome.zarr" for name, folder in entries.items()}
+    uncertainty = {name: folder / "uncertainty.ome.zarr" for name, folder in entries.items()}
+    uncertainty = {name: path for name, path in uncertainty.items() if (path / "zarr.json").exists()}
+    volume = Volume(noisy)
+    place = _place(volume.shape)
+    images = {"noisy": _image(noisy, place)} | {name: _image(path, place) for name, path in denoised.items()}
+    shown = images | ({"reference": _image(truth, place)} if truth else {})
+    base = shown["reference"] if truth else images["noisy"]
+    low, high = np.percentile(shown["reference"] if truth else images[next(iter(denoised))], [0.5, 99.8])
+    scores = pd.read_csv(comparison)
+    scores = scores[scores["dataset"] + "/" + scores["noise"] == title].set_index("method")
+
+    differences = {name: image - base for name, image in images.items()}
+    spread = 3 * float(np.median([np.std(d) for name, d in differences.items() if name != "noisy"]) or 1.0)
+    extra = {f"std. dev. ({name})": _image(path, place) for name, path in uncertainty.items()}
+    columns = len(shown) + (1 if extra and not truth else 0)
+    figure, axes = plt.subplots(2, columns, figsize=(2.3 * columns, 5.1), squeeze=False, layout="constrained")
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, (name, image) in zip(axes[0], shown.items(), strict=False):
+        axis.imshow(image, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+        value = scores["psnr"].get(name)
+        value = value.mean() if isinstance(value, pd.Series) else value
+        axis.set_title(f"{name}\n{value:.2f} dB" if value is not None and np.isfinite(value) else f"{name}\n", fontsize=9)
+    for axis, (name, image) in zip(axes[1], differences.items(), strict=False):
+        if truth or name != "noisy":
+            axis.imshow(image, cmap="RdBu_r", vmin=-spread, vmax=spread, interpolation="nearest")
+            axis.set_title(f"{name} − {'reference' if truth else 'noisy'}", fontsize=8)
+    for axis, (name, image) in zip(axes[1][len(differences) :], extra.items(), strict=False):
+        axis.imshow(image, cmap="viridis", interpolation="nearest")
+        axis.set_title(name, fontsize=8)
+    t, c, z = (s.start for s in place[:3])
+    figure.suptitle(
+        f"{title}: plane t={t} c={c} z={z}; images {low:.5g} to {high:.5g}, differences ±{spread:.3g}",
+        fontsize=9,
+    )
+    _save(figure, output)
+
+
+def plot_training(histories: Mapping[str, Path], title: str, output: Path) -> None:
+    """Draw training and validation loss against the step, one panel per trained method."""
+    curves = {name: pd.read_csv(path) for name, path in histories.items()}
+    curves = {name: curve for name, curve in curves.items() if len(curve)}
+    figure, axes = plt.subplots(
+        1, max(1, len(curves)), figsize=(3.2 * max(1, len(curves)), 2.6), squeeze=False, layout="constrained"
+    )
+    for axis, (name, curve) in zip(axes[0], curves.items(), strict=False):
+        axis.plot(curve["step"], curve["loss"], color=COLOURS[0], label="training")
+        axis.plot(curve["step"], curve["validation_loss"], color=COLOURS[1], label="validation")
+        axis.set(title=name, xlabel="step")
+    axes[0][0].set_ylabel("loss (differs by method)")
+    if curves:
+        axes[0][0].legend(frameon=False)
+    figure.suptitle(title, fontsize=10)
+    _save(figure, output)
+
+
+def plot_transfer_curve(calibration: Path, title: str, output: Path) -> None:
+    """Draw the photon transfer curve and the line fitted to it."""
+    value = json.loads(calibration.read_text())
+    model = models_from_json(value).poisson_gaussian
+    brightness = np.array(value["transfer_curve"]["brightness"])
+    figure, axis = plt.subplots(figsize=(4.2, 3), layout="constrained")
+    axis.plot(brightness, value["transfer_curve"]["variance"], "o", color=COLOURS[0], markersize=4, label="measured")
+    axis.plot(brightness, model.variance(brightness), color=COLOURS[1], label="fit")
+    axis.set(
+        xlabel="brightness",
+        ylabel="noise variance",
+        title=f"{title}\ngain {model.gain:.4g}, read noise {model.read_noise:.4g} at {model.offset:.4g}",
+        ylim=(0, None),
+    )
+    axis.title.set_fontsize(9)
+    axis.legend(frameon=False)
+    _save(figure, output)
+
+
+def _place(shape: tuple[int, ...]) -> tuple[slice, ...]:
+    """Central crop of the middle plane."""
+    starts = [max(0, (n - CROP) // 2) for n in shape[3:]]
+    crop = (slice(start, start + min(CROP, n)) for start, n in zip(starts, shape[3:], strict=True))
+    return (*(slice(n // 2, n // 2 + 1) for n in (shape[0], 1, shape[2])), *crop)
+
+
+def _image(path: Path, place: tuple[slice, ...]) -> npt.NDArray[np.float64]:
+    return Volume(path).read(place)[0, 0, 0].astype(np.float64)
+
+
+def _save(figure: plt.Figure, output: Path) -> None:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    # no date or version inside: the same run gives the same bytes
+    figure.savefig(output, dpi=110, metadata={"Software": None})
+    plt.close(figure)

@@ -1,0 +1,135 @@
+"""Score: compare a denoised volume with the clean volume or the reference; one row per plane."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ssdenoise.calibrate import models_from_json
+from ssdenoise.config import ScoreSpec
+from ssdenoise.errors import FormatError
+from ssdenoise.grid import blocks
+from ssdenoise.metrics import SSIM_HALO, SSIM_WINDOW, squared_error, ssim_map
+from ssdenoise.noise import NoiseModel
+from ssdenoise.store import Volume
+
+#: Pixels a side of what is compared at once.
+BLOCK = 1024
+
+
+def score(
+    spec: ScoreSpec, noisy: Path, denoised: Path, calibration: Path, model: Path | None, truth: Path | None, output: Path
+) -> pd.DataFrame:
+    """Score one denoised volume, plane by plane, and write the rows as Parquet.
+
+    Parameters
+    ----------
+    spec : ScoreSpec
+    noisy, denoised : Path
+        Stores. For the scores of the noisy input itself `denoised` is `noisy`.
+    calibration : Path
+        Noise parameters of the noisy volume.
+    model : Path or None
+        Folder of the model, for its cost; None for the noisy input.
+    truth : Path or None
+        Store of the clean volume or the reference; None for archives, which get the residual's scores only.
+    output : Path
+        Parquet file.
+
+    Returns
+    -------
+    DataFrame
+        Per plane: squared error and SSIM against the truth, and two scores of the residual ``noisy - denoised`` that
+        need none: `residual_ratio`, its variance over the calibrated variance of the noise (1 where all noise and no
+        signal was removed; under 1, noise is left; over 1, signal is lost), and `residual_correlation`, the
+        correlation of neighbouring residuals (0 where the noise is white and no structure was removed).
+    """
+    volumes = {"noisy": Volume(noisy), "denoised": Volume(denoised)} | ({"truth": Volume(truth)} if truth else {})
+    for name, volume in volumes.items():
+        if volume.shape != volumes["noisy"].shape:
+            raise FormatError(
+                f"{name} {volume.path} has shape {volume.shape} (TCZYX), the noisy volume {volumes['noisy'].shape}; "
+                "they must be the same scene, voxel by voxel"
+            )
+    data_range = _data_range(spec, volumes.get("truth"))
+    noise = models_from_json(json.loads(calibration.read_text())).poisson_gaussian
+    t, c, z, _, _ = volumes["noisy"].shape
+    planes = [dask.delayed(_plane)(volumes, (i, j, k), data_range, noise) for i, j, k in np.ndindex(t, c, z)]
+    rows = pd.DataFrame(list(dask.compute(*planes, scheduler="threads")))
+    cost = _cost(volumes["denoised"], model) if model else {}
+    names = {k: getattr(spec, k) for k in ("dataset", "situation", "noise", "method", "seed")}
+    rows = rows.assign(**names, data_range=data_range, **cost)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    rows.to_parquet(output, index=False)
+    return rows
+
+
+def _data_range(spec: ScoreSpec, truth: Volume | None) -> float:
+    if truth is None:
+        return float("nan")
+    if spec.scoring.data_range != "reference":
+        return spec.scoring.data_range
+    intensities = truth.intensities()
+    return intensities.maximum - intensities.minimum
+
+
+def _cost(denoised: Volume, model: Path) -> dict[str, Any]:
+    trained = json.loads((model / "model.json").read_text())
+    cost = denoised.record["cost"]
+    return {
+        "parameters": trained["parameters"],
+        "train_seconds": trained["provenance"]["seconds"],
+        "denoise_seconds": cost["seconds"],
+        "megavoxels_per_second": cost["voxels"] / 1e6 / cost["seconds"],
+        "peak_memory_mb": max(trained["provenance"]["peak_memory_mb"], cost["peak_memory_mb"]),
+        "clipped_share": cost["clipped_share"],
+    }
+
+
+def _plane(
+    volumes: dict[str, Volume], at: tuple[int, int, int], data_range: float, noise: NoiseModel
+) -> dict[str, float | int]:
+    """Scores of one plane, from blocks of it."""
+    height, width = volumes["noisy"].shape[3:]
+    error, similarity, windows, chi = 0.0, 0.0, 0, 0.0
+    lags = np.zeros(4)  # sums over neighbouring residuals a, b of a*b, a*a, b*b, and their number
+    for _, core in blocks((height, width), (BLOCK, BLOCK)):
+        # SSIM windows that begin in this block reach over its end, residual neighbours by one
+        reach = tuple(
+            slice(max(0, s.start - SSIM_HALO), min(n, s.stop + SSIM_HALO))
+            for s, n in zip(core, (height, width), strict=True)
+        )
+        inside = tuple(slice(s.start - r.start, s.stop - r.start) for s, r in zip(core, reach, strict=True))
+        images = {name: _pixels(volume, at, reach) for name, volume in volumes.items()}
+        if "truth" in images:
+            error += squared_error(images["truth"][inside], images["denoised"][inside])
+            if min(height, width) >= SSIM_WINDOW:
+                part = ssim_map(images["truth"], images["denoised"], data_range=data_range)
+                similarity, windows = similarity + float(part.sum()), windows + part.size
+        residual = (images["noisy"] - images["denoised"])[inside]
+        chi += float(np.sum(residual**2 / np.maximum(noise.variance(images["denoised"][inside]), 1e-12)))
+        left, right = residual[:, :-1], residual[:, 1:]
+        lags += (np.sum(left * right), np.sum(left**2), np.sum(right**2), left.size)
+    n = height * width
+    known = "truth" in volumes
+    return {
+        "t": at[0],
+        "c": at[1],
+        "z": at[2],
+        "squared_error": error if known else float("nan"),
+        "mean_squared_error": error / n if known else float("nan"),
+        "ssim": similarity / windows if known and windows else float("nan"),
+        "residual_ratio": chi / n,
+        "residual_correlation": float(lags[0] / max(np.sqrt(lags[1] * lags[2]), 1e-300)),
+    }
+
+
+def _pixels(volume: Volume, at: tuple[int, int, int], region: tuple[slice, ...]) -> npt.NDArray[np.float64]:
+    place = tuple(slice(i, i + 1) for i in at)
+    return volume.read((*place, *region))[0, 0, 0].astype(np.float64)

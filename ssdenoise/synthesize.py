@@ -1,0 +1,47 @@
+"""Synthesize: draw one realization of a noise level on a clean volume."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ssdenoise import noise
+from ssdenoise.config import SynthesizeSpec, dump
+from ssdenoise.provenance import Clock, code_hash, digest, record
+from ssdenoise.store import Layout, ShardWriter, Volume, commit
+
+
+def synthesize(spec: SynthesizeSpec, clean: Path, output: Path) -> dict[str, Any]:
+    """Write a noisy volume, float32, neither clipped nor rounded.
+
+    Parameters
+    ----------
+    spec : SynthesizeSpec
+        Noise level, and the key that its random streams derive from.
+    clean : Path
+        Store of the clean volume.
+    output : Path
+        Store of the realization.
+
+    Returns
+    -------
+    dict
+        The commit record; its `noise` says with what parameters the noise was drawn.
+    """
+    clock, code = Clock(), code_hash("synthesize")
+    volume = Volume(clean)
+    layout = Layout.fit(volume.shape, "float32", spec.storage.chunk, spec.storage.shard)
+    key = digest(dump(spec), volume.digest, code)
+    writer = ShardWriter(output, layout, key)
+    for index, region in writer.regions():
+        if not writer.is_done(index):
+            writer.write(index, noise.synthesize(volume.read, volume.shape, region, spec.noise, spec.key))
+    provenance = record(
+        "synthesize",
+        spec=spec.model_dump(mode="json"),
+        inputs={"clean": volume.digest},
+        code=code,
+        clock=clock,
+    )
+    return commit(output, layout, key, volume.metadata, {"provenance": provenance, "noise": asdict(spec.noise.model())})

@@ -1,0 +1,164 @@
+"""Configuration, wildcards, and every function that rules use."""
+
+import os
+import sys
+from pathlib import Path
+
+from ssdenoise.config import CompareSpec, DenoiseSpec, MEASURED, Project, dump
+from ssdenoise.errors import SsdenoiseError
+
+try:
+    PROJECT = Project(config, Path.cwd())
+except SsdenoiseError as error:
+    print(f"ssdenoise: {error}", file=sys.stderr)
+    os._exit(2)  # an exception here would be printed with a page of traceback
+
+RUN = PROJECT.config.run
+JOBS = PROJECT.jobs()
+MODEL = f"results/{RUN}/{{dataset}}/{{noise}}/{{entry}}/seed-{{seed}}"
+SYNTHESIZED = "|".join(PROJECT.config.noise) or "(?!)"
+FIGURES = [f"{d}/{n}" for d in PROJECT.datasets for n in PROJECT.noise_of(d)]
+PRODUCTS = [
+    f"{dataset}/{noise}/{entry}/seed-{seed}/{product}.ome.zarr"
+    for dataset, noise, entry, seed in JOBS
+    for product in ("denoised", "uncertainty")
+    if product == "denoised" or PROJECT.config.methods[entry].probabilistic
+]
+
+
+wildcard_constraints:
+    dataset="|".join(PROJECT.datasets),
+    noise="|".join([*PROJECT.config.noise, MEASURED]),
+    entry="|".join(PROJECT.config.methods),
+    seed=r"\d+",
+    realization="[01]",
+    slab=r"\d+",
+    slabs=r"\d+",
+    role="clean|reference",
+    product="denoised|uncertainty",
+
+
+def code(stage):
+    """Hash of the code that a job of this stage runs, so that editing it reruns the job."""
+    return lambda wildcards: PROJECT.code(stage, wildcards.get("entry"))
+
+
+def fetch_spec(wildcards, output):
+    return dump(PROJECT.downloaded[output[0]])
+
+
+def column(wildcards):
+    """Column of the sheet that a volume comes from."""
+    realization = {"0": "noisy", "1": "pair"}
+    return wildcards.get("role") or realization[wildcards.realization]
+
+
+def source(wildcards):
+    """The downloaded or local file that a volume is ingested from."""
+    row = PROJECT.datasets[wildcards.dataset]
+    return getattr(row, column(wildcards)).partition("#")[0]
+
+
+def ingest_spec(wildcards):
+    return dump(PROJECT.ingest(wildcards.dataset, column(wildcards)))
+
+
+def synthesize_spec(wildcards):
+    return dump(
+        PROJECT.synthesize(
+            wildcards.dataset, wildcards.noise, int(wildcards.realization)
+        )
+    )
+
+
+def train_spec(wildcards):
+    return dump(
+        PROJECT.train(
+            wildcards.dataset, wildcards.noise, wildcards.entry, int(wildcards.seed)
+        )
+    )
+
+
+def score_spec(wildcards):
+    return dump(
+        PROJECT.score(
+            wildcards.dataset,
+            wildcards.noise,
+            wildcards.get("entry", "noisy"),
+            int(wildcards.get("seed", 0)),
+        )
+    )
+
+
+def denoise_spec(wildcards):
+    return dump(DenoiseSpec(denoised_dtype=PROJECT.config.storage.denoised_dtype))
+
+
+def pair(wildcards):
+    """The second realization, for methods that need one as a volume."""
+    row = PROJECT.datasets[wildcards.dataset]
+    if (
+        PROJECT.config.methods[wildcards.entry].needs_pair
+        and row.pair != "thinning"
+    ):
+        return f"results/{RUN}/{wildcards.dataset}/{wildcards.noise}/noisy-1.ome.zarr/zarr.json"
+    return []
+
+
+def truth(wildcards):
+    """The clean volume or the reference; nothing for archives."""
+    role = {"benchmark": "clean", "reference": "reference"}.get(
+        PROJECT.datasets[wildcards.dataset].situation
+    )
+    return f"results/{RUN}/{wildcards.dataset}/{role}.ome.zarr/zarr.json" if role else []
+
+
+def folder(wildcards):
+    """Where a model and its products lie."""
+    return MODEL.format(**wildcards)
+
+
+def slabs(wildcards):
+    """Records of all slabs of a volume."""
+    n = PROJECT.datasets[wildcards.dataset].slabs
+    return [f"{folder(wildcards)}/slabs/{slab}-of-{n}.json" for slab in range(n)]
+
+
+def scores(wildcards):
+    """Scores of the noisy inputs and of all denoised volumes."""
+    inputs = [f"results/{RUN}/{folder}/noisy-scores.parquet" for folder in FIGURES]
+    return inputs + [
+        f"results/{RUN}/{d}/{n}/{entry}/seed-{seed}/scores.parquet"
+        for d, n, entry, seed in JOBS
+    ]
+
+
+def shown(wildcards):
+    """Folder of each method entry that the figures show: that of the first seed."""
+    seed = PROJECT.config.seeds[0]
+    return {
+        entry: f"results/{RUN}/{wildcards.dataset}/{wildcards.noise}/{entry}/seed-{seed}"
+        for entry in PROJECT.methods_of(wildcards.dataset)
+    }
+
+
+def shown_stores(wildcards):
+    return [
+        f"{folder}/{product}.ome.zarr/zarr.json"
+        for entry, folder in shown(wildcards).items()
+        for product in ("denoised", "uncertainty")
+        if product == "denoised" or PROJECT.config.methods[entry].probabilistic
+    ]
+
+
+def shown_folders(wildcards):
+    return [f"{entry}={folder}" for entry, folder in shown(wildcards).items()]
+
+
+def option(name):
+    """A command line's option that is left out where the input is absent."""
+
+    def text(wildcards, input):
+        return f"--{name} {input.get(name)}" if input.get(name) else ""
+
+    return text

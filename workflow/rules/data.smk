@@ -1,0 +1,83 @@
+rule fetch:
+    output:
+        "results/downloads/{file}",
+    log:
+        "results/downloads/logs/{file}.log",
+    benchmark:
+        "results/downloads/logs/{file}.tsv"
+    params:
+        spec=fetch_spec,
+    retries: 3
+    resources:
+        downloads=1,
+        mem_mb=500,
+        runtime=30,
+    shell:
+        "python -m ssdenoise fetch --spec {params.spec:q} --output {output} 2> {log}"
+
+
+rule ingest_truth:
+    input:
+        source,
+    output:
+        f"results/{RUN}/{{dataset}}/{{role}}.ome.zarr/zarr.json",
+    log:
+        f"results/{RUN}/{{dataset}}/logs/{{role}}.log",
+    benchmark:
+        f"results/{RUN}/{{dataset}}/logs/{{role}}.tsv"
+    params:
+        spec=ingest_spec,
+        code=code("ingest"),
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    shell:
+        "python -m ssdenoise ingest --spec {params.spec:q} --output {output} 2> {log}"
+
+
+use rule ingest_truth as ingest_noisy with:
+    output:
+        f"results/{RUN}/{{dataset}}/{MEASURED}/noisy-{{realization}}.ome.zarr/zarr.json",
+    log:
+        f"results/{RUN}/{{dataset}}/{MEASURED}/logs/noisy-{{realization}}.log",
+    benchmark:
+        f"results/{RUN}/{{dataset}}/{MEASURED}/logs/noisy-{{realization}}.tsv"
+
+
+rule synthesize:
+    input:
+        f"results/{RUN}/{{dataset}}/clean.ome.zarr/zarr.json",
+    output:
+        f"results/{RUN}/{{dataset}}/{{noise}}/noisy-{{realization}}.ome.zarr/zarr.json",
+    log:
+        f"results/{RUN}/{{dataset}}/{{noise}}/logs/noisy-{{realization}}.log",
+    benchmark:
+        f"results/{RUN}/{{dataset}}/{{noise}}/logs/noisy-{{realization}}.tsv"
+    params:
+        spec=synthesize_spec,
+        code=code("synthesize"),
+    wildcard_constraints:
+        noise=SYNTHESIZED,
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    shell:
+        "python -m ssdenoise synthesize --spec {params.spec:q} --clean {input} --output {output} 2> {log}"
+
+
+rule calibrate:
+    input:
+        f"results/{RUN}/{{dataset}}/{{noise}}/noisy-0.ome.zarr/zarr.json",
+    output:
+        f"results/{RUN}/{{dataset}}/{{noise}}/calibration.json",
+    log:
+        f"results/{RUN}/{{dataset}}/{{noise}}/logs/calibrate.log",
+    benchmark:
+        f"results/{RUN}/{{dataset}}/{{noise}}/logs/calibrate.tsv"
+    params:
+        code=code("calibrate"),
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    shell:
+        "python -m ssdenoise calibrate --noisy {input} --output {output} 2> {log}"

@@ -1,0 +1,46 @@
+rule denoise:
+    input:
+        noisy=f"results/{RUN}/{{dataset}}/{{noise}}/noisy-0.ome.zarr/zarr.json",
+        model=f"{MODEL}/model.safetensors",
+        description=f"{MODEL}/model.json",
+    output:
+        f"{MODEL}/slabs/{{slab}}-of-{{slabs}}.json",
+    log:
+        f"{MODEL}/logs/denoise-{{slab}}-of-{{slabs}}.log",
+    benchmark:
+        f"{MODEL}/logs/denoise-{{slab}}-of-{{slabs}}.tsv"
+    params:
+        spec=denoise_spec,
+        code=code("denoise"),
+        folder=folder,
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=4000,
+        runtime=240,
+    shell:
+        "python -m ssdenoise denoise --spec {params.spec:q} --noisy {input.noisy} --model {params.folder}"
+        " --output {params.folder} --slab {wildcards.slab} --slabs {wildcards.slabs}"
+        " --gpu {resources.gpu} --threads {threads} 2> {log}"
+
+
+rule commit:
+    input:
+        noisy=f"results/{RUN}/{{dataset}}/{{noise}}/noisy-0.ome.zarr/zarr.json",
+        model=f"{MODEL}/model.safetensors",
+        slabs=slabs,
+    output:
+        f"{MODEL}/{{product}}.ome.zarr/zarr.json",
+    log:
+        f"{MODEL}/logs/commit-{{product}}.log",
+    benchmark:
+        f"{MODEL}/logs/commit-{{product}}.tsv"
+    params:
+        spec=denoise_spec,
+        folder=folder,
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    shell:
+        "python -m ssdenoise commit --spec {params.spec:q} --noisy {input.noisy} --model {params.folder}"
+        " --output {params.folder} --product {wildcards.product} {input.slabs} 2> {log}"

@@ -1,0 +1,73 @@
+rule score:
+    input:
+        noisy=f"results/{RUN}/{{dataset}}/{{noise}}/noisy-0.ome.zarr/zarr.json",
+        denoised=f"{MODEL}/denoised.ome.zarr/zarr.json",
+        calibration=f"results/{RUN}/{{dataset}}/{{noise}}/calibration.json",
+        model=f"{MODEL}/model.json",
+        truth=truth,
+    output:
+        f"{MODEL}/scores.parquet",
+    log:
+        f"{MODEL}/logs/score.log",
+    benchmark:
+        f"{MODEL}/logs/score.tsv"
+    params:
+        spec=score_spec,
+        code=code("score"),
+        truth=option("truth"),
+        folder=folder,
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    shell:
+        "python -m ssdenoise score --spec {params.spec:q} --noisy {input.noisy} --denoised {input.denoised}"
+        " --calibration {input.calibration} --model {params.folder} {params.truth} --output {output} 2> {log}"
+
+
+rule score_noisy:
+    input:
+        noisy=f"results/{RUN}/{{dataset}}/{{noise}}/noisy-0.ome.zarr/zarr.json",
+        calibration=f"results/{RUN}/{{dataset}}/{{noise}}/calibration.json",
+        truth=truth,
+    output:
+        f"results/{RUN}/{{dataset}}/{{noise}}/noisy-scores.parquet",
+    log:
+        f"results/{RUN}/{{dataset}}/{{noise}}/logs/score.log",
+    benchmark:
+        f"results/{RUN}/{{dataset}}/{{noise}}/logs/score.tsv"
+    params:
+        spec=score_spec,
+        code=code("score"),
+        truth=option("truth"),
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    shell:
+        "python -m ssdenoise score --spec {params.spec:q} --noisy {input.noisy} --denoised {input.noisy}"
+        " --calibration {input.calibration} {params.truth} --output {output} 2> {log}"
+
+
+rule compare:
+    input:
+        scores,
+    output:
+        report(
+            f"results/{RUN}/comparison.csv",
+            caption="../report/comparison.rst",
+            category="Comparison",
+        ),
+        f"results/{RUN}/comparison.md",
+        f"results/{RUN}/comparison.tex",
+        f"results/{RUN}/scores.parquet",
+    log:
+        f"results/{RUN}/logs/compare.log",
+    benchmark:
+        f"results/{RUN}/logs/compare.tsv"
+    params:
+        spec=dump(CompareSpec(run=RUN, scoring=PROJECT.config.scoring)),
+        code=code("compare"),
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    shell:
+        "python -m ssdenoise compare --spec {params.spec:q} --output results/{RUN} {input} 2> {log}"

@@ -1,0 +1,42 @@
+rule report:
+    input:
+        noisy=f"results/{RUN}/{{dataset}}/{{noise}}/noisy-0.ome.zarr/zarr.json",
+        stores=shown_stores,
+        truth=truth,
+        calibration=f"results/{RUN}/{{dataset}}/{{noise}}/calibration.json",
+        comparison=f"results/{RUN}/comparison.csv",
+    output:
+        report(
+            f"results/{RUN}/{{dataset}}/{{noise}}/images.png",
+            caption="../report/images.rst",
+            category="Images",
+            labels={"dataset": "{dataset}", "noise": "{noise}"},
+        ),
+        report(
+            f"results/{RUN}/{{dataset}}/{{noise}}/training.png",
+            caption="../report/training.rst",
+            category="Training",
+            labels={"dataset": "{dataset}", "noise": "{noise}"},
+        ),
+        report(
+            f"results/{RUN}/{{dataset}}/{{noise}}/transfer_curve.png",
+            caption="../report/transfer_curve.rst",
+            category="Noise",
+            labels={"dataset": "{dataset}", "noise": "{noise}"},
+        ),
+    log:
+        f"results/{RUN}/{{dataset}}/{{noise}}/logs/report.log",
+    benchmark:
+        f"results/{RUN}/{{dataset}}/{{noise}}/logs/report.tsv"
+    params:
+        code=code("report"),
+        truth=option("truth"),
+        entries=shown_folders,
+        folder=f"results/{RUN}/{{dataset}}/{{noise}}",
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    shell:
+        "python -m ssdenoise report --title {wildcards.dataset}/{wildcards.noise} --noisy {input.noisy}"
+        " --calibration {input.calibration} --comparison {input.comparison} {params.truth}"
+        " --output {params.folder} {params.entries} 2> {log}"

@@ -1,0 +1,27 @@
+rule train:
+    input:
+        noisy=f"results/{RUN}/{{dataset}}/{{noise}}/noisy-0.ome.zarr/zarr.json",
+        pair=pair,
+        calibration=f"results/{RUN}/{{dataset}}/{{noise}}/calibration.json",
+    output:
+        f"{MODEL}/model.safetensors",
+        f"{MODEL}/model.json",
+        f"{MODEL}/history.csv",
+    log:
+        f"{MODEL}/logs/train.log",
+    benchmark:
+        f"{MODEL}/logs/train.tsv"
+    params:
+        spec=train_spec,
+        code=code("train"),
+        pair=option("pair"),
+        folder=folder,
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=4000,
+        runtime=240,
+    shell:
+        "python -m ssdenoise train --spec {params.spec:q} --noisy {input.noisy} {params.pair}"
+        " --calibration {input.calibration} --output {params.folder}"
+        " --gpu {resources.gpu} --threads {threads} 2> {log}"
