@@ -59,11 +59,6 @@ def calibrate(noisy: Path, output: Path) -> dict[str, Any]:
     return result
 
 
-def models_from_json(value: dict[str, Any]) -> NoiseModels:
-    """The fitted models of a calibration file."""
-    return NoiseModels(**{name: NoiseModel(**model) for name, model in value["models"].items()})
-
-
 def _sample(volume: Volume) -> list[npt.NDArray[np.float64]]:
     """Central crops of evenly spaced planes."""
     t, c, z, y, x = volume.shape
@@ -121,7 +116,8 @@ def fit(brightness: npt.NDArray[np.float64], variance: npt.NDArray[np.float64]) 
     Points weigh by the inverse of their own variance (a variance estimate is as uncertain as it is large), with two
     rounds of reweighting from the fitted line.
     """
-    floor = 1e-9 * max(float(variance.max()), 1e-300)
+    # without a floor, an empty background of variance zero would outweigh every other point
+    floor = max(0.01 * float(variance.max()), 1e-300)
     weight = 1 / np.maximum(variance, floor)
     gain, intercept = 0.0, float(variance.mean())
     for _ in range(3):

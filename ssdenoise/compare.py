@@ -62,14 +62,19 @@ def compare(spec: CompareSpec, scores: Sequence[Path], output: Path) -> pd.DataF
     table = pd.DataFrame([_row(spec, names, part) for names, part in planes.groupby(KEYS, sort=False)])
     inputs = table[table["method"] == "noisy"].set_index(["dataset", "noise"])["psnr"]
     # the level of the noise in decibels: what the noisy input scores
-    table.insert(3, "level", [inputs.get((d, n), np.nan) for d, n in zip(table["dataset"], table["noise"], strict=True)])
+    table.insert(
+        3, "level", [inputs.get((d, n), np.nan) for d, n in zip(table["dataset"], table["noise"], strict=True)]
+    )
     table.insert(table.columns.get_loc("psnr") + 3, "gain", table["psnr"] - table["level"])  # type: ignore[operator]
     output.mkdir(parents=True, exist_ok=True)
     planes.to_parquet(output / "scores.parquet", index=False)
     write_text(output / "comparison.csv", table.to_csv(index=False, float_format="%.6g"))
     caption = _caption(spec, table)
     printed = _printed(table)
-    write_text(output / "comparison.md", f"# {spec.run}\n\n{printed.to_markdown(index=False, disable_numparse=True)}\n\n{caption}\n")
+    write_text(
+        output / "comparison.md",
+        f"# {spec.run}\n\n{printed.to_markdown(index=False, disable_numparse=True)}\n\n{caption}\n",
+    )
     tex = printed.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
     write_text(
         output / "comparison.tex",
@@ -89,7 +94,8 @@ def _row(spec: CompareSpec, names: tuple[object, ...], part: pd.DataFrame) -> di
         block = min(spec.scoring.bootstrap_block, len(part))
         # one key for all methods: the same planes are resampled for each, so that rows can be compared
         drawn = [
-            block_bootstrap(values, stream("bootstrap", *map(str, names[:3])), block=block) for values in (errors, ssims)
+            block_bootstrap(values, stream("bootstrap", *map(str, names[:3])), block=block)
+            for values in (errors, ssims)
         ]
         psnr_lo, psnr_hi = np.quantile(psnr(drawn[0], data_range), [0.025, 0.975])
         ssim_lo, ssim_hi = np.quantile(drawn[1], [0.025, 0.975])

@@ -52,9 +52,6 @@ class Storage(_Strict):
     shard: tuple[int, int, int] = Field(
         (16, 512, 512), description="Smallest write and one file, in voxels ZYX; a multiple of the chunk."
     )
-    denoised_dtype: Literal["same", "float32"] = Field(
-        "same", description="`same`: denoised volumes keep the noisy volume's dtype, rounded and clipped."
-    )
 
     @model_validator(mode="after")
     def _whole_chunks(self) -> Storage:
@@ -137,6 +134,9 @@ class Config(_Strict):
     noise: dict[Name, Noise] = Field({}, description="Noise levels for datasets with a clean volume.")
     methods: dict[Name, AnyMethod] = Field(min_length=1, description="Method entries: a method with its options.")
     storage: Storage = Storage()
+    denoised_dtype: Literal["same", "float32"] = Field(
+        "same", description="`same`: denoised volumes keep the noisy volume's dtype, rounded and clipped."
+    )
     scoring: Scoring = Scoring()
 
 

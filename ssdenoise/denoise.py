@@ -65,13 +65,17 @@ def denoise(
     clock = Clock()
     volume, loaded = Volume(noisy), load_model(model)
     if loaded.channels != volume.shape[1]:
-        raise FormatError(f"{volume.path} has {volume.shape[1]} channels, the model {model} was trained on {loaded.channels}")
+        raise FormatError(
+            f"{volume.path} has {volume.shape[1]} channels, the model {model} was trained on {loaded.channels}"
+        )
     if not 0 <= slab < slabs:
         raise ConfigError(f"slab {slab} of {slabs}: slabs count from 0 to {slabs - 1}")
     writers = _writers(spec, volume, loaded, output)
     tiles = _tiles(volume, loaded)
     mine = [tiles[i] for i in share(len(tiles), slab, slabs)]
-    kept = sum(writer.is_done(index) for writer in writers.values() for t in mine for index in _shards(t, writer.layout))
+    kept = sum(
+        writer.is_done(index) for writer in writers.values() for t in mine for index in _shards(t, writer.layout)
+    )
     todo = [t for t in mine if not all(w.is_done(index) for w in writers.values() for index in _shards(t, w.layout))]
     log.info("slab %d of %d: %d tiles, %d shards kept from an earlier run", slab, slabs, len(mine), kept)
     device.place_for_inference(loaded.net, loaded.ndim)

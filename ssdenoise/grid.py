@@ -30,9 +30,7 @@ def ceil_to(n: int, multiple: int) -> int:
 def blocks(shape: Sequence[int], block: Sequence[int]) -> Iterator[tuple[tuple[int, ...], Region]]:
     """Index and region of each block of a regular grid, in C order; the last block of an axis may be smaller."""
     for index in product(*(range(-(-n // b)) for n, b in zip(shape, block, strict=True))):
-        yield index, tuple(
-            slice(i * b, min((i + 1) * b, n)) for i, b, n in zip(index, block, shape, strict=True)
-        )
+        yield index, tuple(slice(i * b, min((i + 1) * b, n)) for i, b, n in zip(index, block, shape, strict=True))
 
 
 def extent(region: Region) -> tuple[int, ...]:

@@ -19,7 +19,9 @@ from ssdenoise.provenance import Clock, code_hash, digest, file_digest, listed, 
 from ssdenoise.store import AXES, Layout, Metadata, ShardWriter, commit
 
 #: Operations on a named axis that may follow the path in a source, `path#t=1:5&mean=t`, applied in order.
-SELECTION = re.compile(r"(?P<axis>[a-z])=(?P<start>\d+)(?P<slice>:(?P<stop>\d+))?|(?P<op>mean|sum)=(?P<over>[a-z])|bin=(?P<along>[a-z]):(?P<by>\d+)")
+SELECTION = re.compile(
+    r"(?P<axis>[a-z])=(?P<start>\d+)(?P<slice>:(?P<stop>\d+))?|(?P<op>mean|sum)=(?P<over>[a-z])|bin=(?P<along>[a-z]):(?P<by>\d+)"
+)
 
 DTYPES = ("uint8", "uint16", "int16", "float32")
 
@@ -182,7 +184,9 @@ def _read_tiff(path: Path) -> Source:
             raise ValueError(f"its pages add up to {expected} bytes, the file has {path.stat().st_size}")
         axes, size = series.axes.lower(), _tiff_voxel_size(tiff)
         try:
-            array = tiff.series[0].asarray(out="memmap") if series.dataoffset is None else tifffile.memmap(path, mode="r")
+            array = (
+                tiff.series[0].asarray(out="memmap") if series.dataoffset is None else tifffile.memmap(path, mode="r")
+            )
         except ValueError:
             array = series.asarray()
     return Source(array, axes, size)

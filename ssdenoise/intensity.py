@@ -47,9 +47,7 @@ class Intensities:
     def of(cls, values: npt.NDArray[np.generic]) -> Intensities:
         """Intensities of an array of finite numbers."""
         ordered = values.astype(np.float32).ravel().view(np.uint32) >> 16
-        return cls(
-            float(values.min()), float(values.max()), np.bincount(ordered, minlength=_BINS).astype(np.int64)
-        )
+        return cls(float(values.min()), float(values.max()), np.bincount(ordered, minlength=_BINS).astype(np.int64))
 
     def __add__(self, other: Intensities) -> Intensities:
         return Intensities(
@@ -59,7 +57,9 @@ class Intensities:
     def quantile(self, q: float) -> float:
         """Intensity below which a share `q` of the voxels lies, to the width of a bin."""
         centres, counts = self._sorted()
-        return float(centres[np.searchsorted(np.cumsum(counts), q * counts.sum(), side="left").clip(0, len(centres) - 1)])
+        return float(
+            centres[np.searchsorted(np.cumsum(counts), q * counts.sum(), side="left").clip(0, len(centres) - 1)]
+        )
 
     def normalization(self) -> Normalization:
         """Mean and standard deviation after pulling both tails in to their quantiles (see `TAIL`).

@@ -65,9 +65,7 @@ class Conv(nn.Module):
 
     def reach(self, need: Interval) -> Interval:
         half, full = self.kernel // 2, self.kernel - 1
-        return tuple(
-            (a - full, b) if axis == self.causal else (a - half, b + half) for axis, (a, b) in enumerate(need)
-        )
+        return tuple((a - full, b) if axis == self.causal else (a - half, b + half) for axis, (a, b) in enumerate(need))
 
 
 class Shift(nn.Module):
@@ -163,9 +161,7 @@ class UNet(nn.Module):
 
         def chain(*channels: int) -> Chain:
             pairs = zip(channels[:-1], channels[1:], strict=True)
-            return Chain(
-                *(Conv(ndim, a, b, slope=slope, causal=causal, batch_norm=batch_norm) for a, b in pairs)
-            )
+            return Chain(*(Conv(ndim, a, b, slope=slope, causal=causal, batch_norm=batch_norm) for a, b in pairs))
 
         self.ndim, self.depth, self.pooled = ndim, depth, skips == "pooled"
         self.pool = Pool(ndim, causal)
@@ -180,7 +176,10 @@ class UNet(nn.Module):
         else:
             widths = [width * 2**level for level in range(depth + 1)]
             self.encoder = nn.ModuleList(
-                [chain(inputs if level == 0 else widths[level - 1], widths[level], widths[level]) for level in range(depth)]
+                [
+                    chain(inputs if level == 0 else widths[level - 1], widths[level], widths[level])
+                    for level in range(depth)
+                ]
             )
             self.bottom = chain(widths[depth - 1], widths[depth], widths[depth - 1])
             self.decoder = nn.ModuleList(
@@ -281,10 +280,10 @@ class BlindSpot(nn.Module):
             self.halo = size if not hasattr(self, "halo") else tuple(map(max, self.halo, size))
 
     def forward(self, x: Tensor) -> Tensor:
-        plane = [self._look(0, x.rot90(turns, (-2, -1))).rot90(-turns, (-2, -1)) for turns in range(4)]
+        views = [self._look(0, x.rot90(turns, (-2, -1))).rot90(-turns, (-2, -1)) for turns in range(4)]
         if len(self.unets) == 2:
-            plane += [self._look(1, x), self._look(1, x.flip(2)).flip(2)]
-        return self.mix(torch.cat(plane, dim=1))  # type: ignore[no-any-return]
+            views += [self._look(1, x), self._look(1, x.flip(2)).flip(2)]
+        return self.mix(torch.cat(views, dim=1))  # type: ignore[no-any-return]
 
     def _look(self, branch: int, x: Tensor) -> Tensor:
         return self.shifts[branch](self.unets[branch](x))  # type: ignore[no-any-return]

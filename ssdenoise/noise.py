@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +53,11 @@ class NoiseModels:
     gaussian: NoiseModel
     poisson: NoiseModel
     poisson_gaussian: NoiseModel
+
+    @classmethod
+    def from_json(cls, calibration: Mapping[str, Any]) -> NoiseModels:
+        """The models in a calibration file."""
+        return cls(**{name: NoiseModel(**model) for name, model in calibration["models"].items()})
 
     def normalized(self, normalization: Normalization) -> NoiseModels:
         """All three in normalised units."""
@@ -144,13 +149,9 @@ def synthesize(
     stop = tuple(-(-s.stop // b) for s, b in zip(region, STREAM_BLOCK, strict=True))
     for index in np.ndindex(*(b - a for a, b in zip(first, stop, strict=True))):
         block = tuple(int(i + a) for i, a in zip(index, first, strict=True))
-        whole = tuple(
-            slice(i * b, min((i + 1) * b, n)) for i, b, n in zip(block, STREAM_BLOCK, shape, strict=True)
-        )
+        whole = tuple(slice(i * b, min((i + 1) * b, n)) for i, b, n in zip(block, STREAM_BLOCK, shape, strict=True))
         drawn = noise.draw(read_clean(whole).astype(np.float64), stream(*key, *block))
-        wanted = tuple(
-            slice(max(w.start, r.start), min(w.stop, r.stop)) for w, r in zip(whole, region, strict=True)
-        )
+        wanted = tuple(slice(max(w.start, r.start), min(w.stop, r.stop)) for w, r in zip(whole, region, strict=True))
         inside = tuple(slice(a.start - w.start, a.stop - w.start) for a, w in zip(wanted, whole, strict=True))
         target = tuple(slice(a.start - r.start, a.stop - r.start) for a, r in zip(wanted, region, strict=True))
         out[target] = drawn[inside]
@@ -184,4 +185,3 @@ def thin(
     first = rng.binomial(counts.astype(np.int64), fraction)
     second = counts - first
     return (first / fraction).astype(np.float32), (second / (1 - fraction)).astype(np.float32)
-

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ssdenoise.calibrate import models_from_json
+from ssdenoise.noise import NoiseModels
 from ssdenoise.store import Volume
 
 matplotlib.use("agg")
-from matplotlib import pyplot as plt  # noqa: E402  (the backend must be chosen first)
+from matplotlib import pyplot as plt
 
 #: Pixels a side of the crop that is shown.
 CROP = 256
@@ -88,7 +88,9 @@ def plot_images(
         axis.imshow(image, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
         value = scores["psnr"].get(name)
         value = value.mean() if isinstance(value, pd.Series) else value
-        axis.set_title(f"{name}\n{value:.2f} dB" if value is not None and np.isfinite(value) else f"{name}\n", fontsize=9)
+        axis.set_title(
+            f"{name}\n{value:.2f} dB" if value is not None and np.isfinite(value) else f"{name}\n", fontsize=9
+        )
     for axis, (name, image) in zip(axes[1], differences.items(), strict=False):
         if truth or name != "noisy":
             axis.imshow(image, cmap="RdBu_r", vmin=-spread, vmax=spread, interpolation="nearest")
@@ -125,7 +127,7 @@ def plot_training(histories: Mapping[str, Path], title: str, output: Path) -> No
 def plot_transfer_curve(calibration: Path, title: str, output: Path) -> None:
     """Draw the photon transfer curve and the line fitted to it."""
     value = json.loads(calibration.read_text())
-    model = models_from_json(value).poisson_gaussian
+    model = NoiseModels.from_json(value).poisson_gaussian
     brightness = np.array(value["transfer_curve"]["brightness"])
     figure, axis = plt.subplots(figsize=(4.2, 3), layout="constrained")
     axis.plot(brightness, value["transfer_curve"]["variance"], "o", color=COLOURS[0], markersize=4, label="measured")

@@ -11,12 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ssdenoise.calibrate import models_from_json
 from ssdenoise.config import ScoreSpec
 from ssdenoise.errors import FormatError
 from ssdenoise.grid import blocks
 from ssdenoise.metrics import SSIM_HALO, SSIM_WINDOW, squared_error, ssim_map
-from ssdenoise.noise import NoiseModel
+from ssdenoise.noise import NoiseModel, NoiseModels
 from ssdenoise.store import Volume
 
 #: Pixels a side of what is compared at once.
@@ -24,7 +23,13 @@ BLOCK = 1024
 
 
 def score(
-    spec: ScoreSpec, noisy: Path, denoised: Path, calibration: Path, model: Path | None, truth: Path | None, output: Path
+    spec: ScoreSpec,
+    noisy: Path,
+    denoised: Path,
+    calibration: Path,
+    model: Path | None,
+    truth: Path | None,
+    output: Path,
 ) -> pd.DataFrame:
     """Score one denoised volume, plane by plane, and write the rows as Parquet.
 
@@ -58,7 +63,7 @@ def score(
                 "they must be the same scene, voxel by voxel"
             )
     data_range = _data_range(spec, volumes.get("truth"))
-    noise = models_from_json(json.loads(calibration.read_text())).poisson_gaussian
+    noise = NoiseModels.from_json(json.loads(calibration.read_text())).poisson_gaussian
     t, c, z, _, _ = volumes["noisy"].shape
     planes = [dask.delayed(_plane)(volumes, (i, j, k), data_range, noise) for i, j, k in np.ndindex(t, c, z)]
     rows = pd.DataFrame(list(dask.compute(*planes, scheduler="threads")))
@@ -97,7 +102,7 @@ def _plane(
 ) -> dict[str, float | int]:
     """Scores of one plane, from blocks of it."""
     height, width = volumes["noisy"].shape[3:]
-    error, similarity, windows, chi = 0.0, 0.0, 0, 0.0
+    error, similarity, windows, removed, expected = 0.0, 0.0, 0, 0.0, 0.0
     lags = np.zeros(4)  # sums over neighbouring residuals a, b of a*b, a*a, b*b, and their number
     for _, core in blocks((height, width), (BLOCK, BLOCK)):
         # SSIM windows that begin in this block reach over its end, residual neighbours by one
@@ -113,7 +118,8 @@ def _plane(
                 part = ssim_map(images["truth"], images["denoised"], data_range=data_range)
                 similarity, windows = similarity + float(part.sum()), windows + part.size
         residual = (images["noisy"] - images["denoised"])[inside]
-        chi += float(np.sum(residual**2 / np.maximum(noise.variance(images["denoised"][inside]), 1e-12)))
+        removed += float(np.sum(residual**2))
+        expected += float(np.sum(noise.variance(images["denoised"][inside])))
         left, right = residual[:, :-1], residual[:, 1:]
         lags += (np.sum(left * right), np.sum(left**2), np.sum(right**2), left.size)
     n = height * width
@@ -125,7 +131,7 @@ def _plane(
         "squared_error": error if known else float("nan"),
         "mean_squared_error": error / n if known else float("nan"),
         "ssim": similarity / windows if known and windows else float("nan"),
-        "residual_ratio": chi / n,
+        "residual_ratio": removed / max(expected, 1e-300),
         "residual_correlation": float(lags[0] / max(np.sqrt(lags[1] * lags[2]), 1e-300)),
     }
 

@@ -24,7 +24,7 @@ import xarray as xr
 import zarr
 import zarr.codecs
 import zarr.storage
-from yaozarrs import validate_ome_object, v05
+from yaozarrs import v05, validate_ome_object
 
 from ssdenoise.errors import FormatError, MissingInputError
 from ssdenoise.grid import Region, blocks, extent
@@ -208,7 +208,7 @@ def commit(
         writer.close()
         _drop_strangers(writer)
     attributes = {
-        "ome": _ome(metadata, scales),
+        "ome": _ome(metadata, scales, total),
         "ssdenoise": {
             "digest": digest(*parts),
             "intensities": total.to_json(),
@@ -242,9 +242,7 @@ def _downsample(writer: ShardWriter, finer: Path, scale: Sequence[int], finer_sc
     for index, region in writer.regions():
         if writer.is_done(index):
             continue
-        fine = tuple(
-            slice(r.start * s, min(r.stop * s, n)) for r, s, n in zip(region, step, source.shape, strict=True)
-        )
+        fine = tuple(slice(r.start * s, min(r.stop * s, n)) for r, s, n in zip(region, step, source.shape, strict=True))
         voxels = np.asarray(source[fine])
         odd = [(0, -n % s) for n, s in zip(voxels.shape, step, strict=True)]
         voxels = np.pad(voxels, odd, mode="edge")
@@ -276,10 +274,13 @@ def _drop_strangers(writer: ShardWriter) -> None:
             path.unlink()
 
 
-def _ome(metadata: Metadata, scales: Sequence[Sequence[int]]) -> dict[str, Any]:
+def _ome(metadata: Metadata, scales: Sequence[Sequence[int]], total: Intensities) -> dict[str, Any]:
     """OME-Zarr 0.5 metadata, through the model that also validates it."""
     size = metadata.voxel_size_um
     unit = "micrometer" if size else None
+    window = v05.OmeroWindow(
+        min=total.minimum, max=total.maximum, start=total.quantile(0.001), end=total.quantile(0.999)
+    )
     base = (1.0, 1.0, *(size or (1.0, 1.0, 1.0)))
     image = v05.Image(
         multiscales=[
@@ -302,7 +303,9 @@ def _ome(metadata: Metadata, scales: Sequence[Sequence[int]]) -> dict[str, Any]:
                 type="mean",
             )
         ],
-        omero=v05.Omero(channels=[v05.OmeroChannel(label=name, color="FFFFFF") for name in metadata.channels]),
+        omero=v05.Omero(
+            channels=[v05.OmeroChannel(label=name, color="FFFFFF", window=window) for name in metadata.channels]
+        ),
     )
     dumped: dict[str, Any] = image.model_dump(mode="json", exclude_none=True)
     return dumped
@@ -331,13 +334,13 @@ class Volume:
                 f"{self.path} is no finished store: it has no zarr.json; finish the job that writes it"
             ) from None
         except (KeyError, json.JSONDecodeError) as error:
-            raise FormatError(f"{self.path}/zarr.json was not written by ssdenoise ({error!r}); ingest it first") from None
+            raise FormatError(
+                f"{self.path}/zarr.json was not written by ssdenoise ({error!r}); ingest it first"
+            ) from None
         self.array = zarr.open_array(str(self.path / "0"), mode="r")
         ome = attributes["ome"]["multiscales"][0]
         size = self.record["metadata"]["voxel_size_um"]
-        self.metadata = Metadata(
-            ome["name"], tuple(size) if size else None, tuple(self.record["metadata"]["channels"])
-        )
+        self.metadata = Metadata(ome["name"], tuple(size) if size else None, tuple(self.record["metadata"]["channels"]))
 
     @property
     def shape(self) -> tuple[int, ...]:

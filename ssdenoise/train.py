@@ -7,7 +7,6 @@ import json
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
@@ -21,7 +20,6 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ssdenoise.calibrate import models_from_json
 from ssdenoise.config import TrainSpec, dump
 from ssdenoise.device import Device
 from ssdenoise.errors import ConfigError, FormatError, TrainingDiverged
@@ -100,7 +98,9 @@ def train(
     resumed = 0
     if isinstance(method, TrainedMethod):
         sampler = Sampler(spec, method, volumes, normalization)
-        resumed = _optimise(net, method, sampler, output, digest(dump(spec), json.dumps(inputs), code, device.kind), device)
+        resumed = _optimise(
+            net, method, sampler, output, digest(dump(spec), json.dumps(inputs), code, device.kind), device
+        )
     else:
         method.fit(net, _sample(volumes[0], spec.ndim, normalization))
         write_text(output / "history.csv", "step,learning_rate,loss,validation_loss\n")
@@ -137,15 +137,19 @@ def _check(spec: TrainSpec, volumes: Sequence[Volume]) -> None:
             "two realizations of one scene have the same"
         )
     if method.needs_pair and spec.thinning and volumes[0].array.dtype.kind != "u":
-        raise FormatError(f"{volumes[0].path} is {volumes[0].array.dtype}; only photon counts (unsigned) can be thinned")
+        raise FormatError(
+            f"{volumes[0].path} is {volumes[0].array.dtype}; only photon counts (unsigned) can be thinned"
+        )
 
 
 def _noise_models(method: Method, noisy: Volume, calibration: Path) -> NoiseModels:
     """Noise parameters as the method asks for: calibrated, or those of the synthesis."""
     if not method.wants_true_noise:
-        return models_from_json(json.loads(calibration.read_text()))
+        return NoiseModels.from_json(json.loads(calibration.read_text()))
     if "noise" not in noisy.record:
-        raise ConfigError(f"{noisy.path} was measured: its noise parameters are not known; use `parameters: calibrated`")
+        raise ConfigError(
+            f"{noisy.path} was measured: its noise parameters are not known; use `parameters: calibrated`"
+        )
     true = NoiseModel(**noisy.record["noise"])
     return NoiseModels(true, true, true)
 
@@ -214,9 +218,7 @@ class Sampler:
         while True:
             frame = int(rng.integers(self.frames))
             origin = tuple(int(rng.integers(n - p + 1)) for n, p in zip(self.size, self.patch, strict=True))
-            touched = product(
-                *(range(o // p, (o + p - 1) // p + 1) for o, p in zip(origin, self.patch, strict=True))
-            )
+            touched = product(*(range(o // p, (o + p - 1) // p + 1) for o, p in zip(origin, self.patch, strict=True)))
             if not any((frame, *cell) in self.held_out for cell in touched):
                 return frame, origin
 
@@ -282,9 +284,7 @@ def learning_rate(progress: float, peak: float) -> float:
     return peak
 
 
-def _optimise(
-    net: Network, method: TrainedMethod, sampler: Sampler, output: Path, key: str, device: Device
-) -> int:
+def _optimise(net: Network, method: TrainedMethod, sampler: Sampler, output: Path, key: str, device: Device) -> int:
     """The training loop; returns the step it resumed at, 0 for a fresh start."""
     device.place(net)
     optimiser = torch.optim.Adam(net.parameters(), betas=BETAS)
@@ -339,7 +339,8 @@ def _validate(
     net.eval()
     # a copy of each generator's state: the same voxels are hidden at each validation
     values = [
-        method.loss(net, device.send(batch), rng.clone_state(), 1.0).item() * len(batch.noisy) for batch, rng in validation
+        method.loss(net, device.send(batch), rng.clone_state(), 1.0).item() * len(batch.noisy)
+        for batch, rng in validation
     ]
     net.train()
     return float(sum(values) / sum(len(batch.noisy) for batch, _ in validation))

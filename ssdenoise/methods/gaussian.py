@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
-from scipy import ndimage
-from skimage.restoration import calibrate_denoiser
 from torch import Tensor, nn
 
 from ssdenoise.methods.base import Estimate, Method, Network
-from ssdenoise.noise import NoiseModels
+from ssdenoise.noise import FloatArray, NoiseModels
 
 TRUNCATE = 4.0
 
@@ -44,7 +42,7 @@ class Gaussian(Method):
 
     def fit(self, net: Network, sample: Tensor) -> None:
         candidates = {"sigma": list(self.sigmas)}
-        chosen = choose(lambda image, sigma: ndimage.gaussian_filter(image, sigma, truncate=TRUNCATE), sample, candidates)
+        chosen = choose(smooth, sample, candidates)
         net.sigma.fill_(chosen["sigma"])  # type: ignore[union-attr, operator]
 
     def denoise(self, net: Network, noisy: Tensor) -> Estimate:
@@ -63,12 +61,23 @@ class GaussianFilter(nn.Module):
 
     def forward(self, noisy: Tensor) -> Tensor:
         sigma = (0.0, 0.0, *[float(self.sigma)] * (noisy.ndim - 2))
-        return torch.from_numpy(ndimage.gaussian_filter(noisy.cpu().numpy(), sigma, truncate=TRUNCATE)).to(noisy.device)
+        return torch.from_numpy(smooth(noisy.cpu().numpy(), sigma)).to(noisy.device)
 
 
-def choose(denoiser: object, sample: Tensor, candidates: dict[str, Sequence[float]]) -> dict[str, float]:
+def smooth(image: FloatArray, sigma: float | Sequence[float]) -> FloatArray:
+    """Gaussian filter, one width or one per axis."""
+    from scipy.ndimage import gaussian_filter
+
+    return np.asarray(gaussian_filter(image, sigma, truncate=TRUNCATE))
+
+
+def choose(
+    denoiser: Callable[..., FloatArray], sample: Tensor, candidates: dict[str, Sequence[float]]
+) -> dict[str, float]:
     """Options with the smallest J-invariant loss, summed over the images of a sample (B, C, [Z,] Y, X)."""
-    total: np.ndarray[tuple[int], np.dtype[np.float64]] | None = None
+    from skimage.restoration import calibrate_denoiser  # half a second, and every dry run imports the methods
+
+    total: FloatArray | None = None
     options: list[dict[str, float]] = []
     for image in sample.flatten(0, 1).numpy():
         _, (options, losses) = calibrate_denoiser(image, denoiser, candidates, extra_output=True)

@@ -74,7 +74,7 @@ class HQSSL(TrainedMethod):
         if self.network == "paper":
             net = BlindSpot(ndim, channels, 2 * channels, width=48, depth=5, head=(96, 96), mix=(384, 96))
         else:
-            net = BlindSpot(ndim, channels, 2 * channels, width=16, depth=3, head=(32, 32), mix=(64, 32))
+            net = BlindSpot(ndim, channels, 2 * channels, width=16, depth=3, head=(16, 16), mix=(32, 16))
         model = getattr(noise, self.likelihood)
         return BlindSpotWithNoise(
             net,

@@ -7,12 +7,11 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 from pydantic import Field
-from skimage.restoration import denoise_nl_means
 from torch import Tensor, nn
 
 from ssdenoise.methods.base import Estimate, Method, Network
 from ssdenoise.methods.gaussian import choose
-from ssdenoise.noise import NoiseModels
+from ssdenoise.noise import FloatArray, NoiseModels
 
 
 class NLM(Method):
@@ -62,8 +61,10 @@ class NLMFilter(nn.Module):
         self.register_buffer("sigma", torch.tensor(sigma, dtype=torch.float64))
         self.halo, self.stride = (patch_size // 2 + patch_distance,) * ndim, (1,) * ndim
 
-    def filter(self, image: np.ndarray[tuple[int, ...], np.dtype[np.floating]], h: float) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    def filter(self, image: FloatArray, h: float) -> FloatArray:
         """Denoise one image; float64, so that sums do not depend on where a tile begins."""
+        from skimage.restoration import denoise_nl_means
+
         return denoise_nl_means(  # type: ignore[no-any-return]
             image.astype(np.float64),
             patch_size=self.patch_size,

@@ -91,7 +91,7 @@ def score_spec(wildcards):
 
 
 def denoise_spec(wildcards):
-    return dump(DenoiseSpec(denoised_dtype=PROJECT.config.storage.denoised_dtype))
+    return dump(DenoiseSpec(denoised_dtype=PROJECT.config.denoised_dtype))
 
 
 def pair(wildcards):

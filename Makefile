@@ -1,0 +1,54 @@
+# `make demo` and `make test` set up everything they need in .venv; a second run reuses it.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SNAKEMAKE := $(BIN)/python -m snakemake --profile workflow/profiles/default
+export PATH := $(abspath $(BIN)):$(PATH)
+
+.PHONY: demo test test-python lint lock schema bench clean
+
+demo: $(VENV)/installed
+	@$(SNAKEMAKE) --quiet rules -- all
+	@test results/demo/report.zip -nt results/demo/comparison.csv || \
+		$(SNAKEMAKE) --report results/demo/report.zip --quiet all
+	@cat results/demo/comparison.md
+	@echo
+	@echo "report:   results/demo/report.zip (unpack, open report.html; needs no network)"
+	@echo "pictures: $$(ls results/demo/*/*/images.png | tr '\n' ' ')"
+
+test: lint test-python
+
+test-python: $(VENV)/installed
+	$(BIN)/python -m pytest -n auto
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check ssdenoise tests
+	$(BIN)/ruff format --check ssdenoise tests
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile workflow/rules
+	$(SNAKEMAKE) --lint
+
+$(VENV)/installed: requirements.lock pyproject.toml
+	$(PYTHON) -c "import sys; assert sys.version_info >= (3, 11), 'ssdenoise needs Python 3.11 or later, found ' + sys.version"
+	$(PYTHON) -m venv $(VENV)
+	@# torch by itself and first, at its exact version: the machine's own build (CPU or CUDA) then satisfies the lock
+	$(BIN)/python -m pip install --quiet $$(grep '^torch==' requirements.lock)
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+# After a change of the dependencies in pyproject.toml.
+lock:
+	$(BIN)/python -m pip install --quiet pip-tools
+	$(BIN)/pip-compile --quiet --extra dev --strip-extras --no-emit-index-url --no-emit-find-links --output-file requirements.lock pyproject.toml
+	@# the build tag of this machine's torch is not part of the pin
+	sed -i 's/^\(torch==[0-9.]*\)+.*/\1/' requirements.lock
+
+schema: $(VENV)/installed
+	$(BIN)/python -m ssdenoise schema > config/schema.json
+
+bench: $(VENV)/installed
+	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m tests.benchmarks
+
+clean:
+	rm -rf $(VENV) .snakemake

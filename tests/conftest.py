@@ -1,0 +1,65 @@
+"""Small volumes and stores for all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ssdenoise.config import IngestSpec, Storage
+from ssdenoise.device import Device
+from ssdenoise.ingest import ingest
+from ssdenoise.noise import NoiseModel, NoiseModels
+from ssdenoise.store import Volume
+
+ROOT = Path(__file__).parent.parent
+
+#: Tests run side by side, one thread each: two-threaded jobs on shared cores slow each other several-fold.
+torch.set_num_threads(1)
+
+CPU = Device("cpu", "cpu, 1 threads")
+
+#: Shards small enough that a test volume has several.
+STORAGE = Storage(chunk=(2, 16, 16), shard=(4, 32, 32))
+
+NOISE = NoiseModels(
+    gaussian=NoiseModel(0.0, 0.0, 0.5),
+    poisson=NoiseModel(0.3, -2.0, 0.0),
+    poisson_gaussian=NoiseModel(0.2, -2.0, 0.3),
+)
+
+
+def scene(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    """Smooth blobs between 100 and about 1000, float64, with the last three axes ZYX."""
+    from scipy.ndimage import gaussian_filter
+
+    rng = np.random.default_rng(seed)
+    blobs = gaussian_filter(rng.random(shape), (0,) * (len(shape) - 3) + (1.0, 3.0, 3.0), mode="wrap")
+    blobs = (blobs - blobs.min()) / np.ptp(blobs)
+    return 100 + 900 * blobs**2
+
+
+def make_store(folder: Path, name: str, voxels: np.ndarray, storage: Storage = STORAGE) -> Volume:
+    """Ingest an array (up to five axes, TCZYX) as a store."""
+    source = folder / f"{name}.npy"
+    np.save(source, voxels)
+    spec = IngestSpec(name=name, source=str(source), axes=None, voxel_size_um=None, storage=storage)
+    ingest(spec, folder / f"{name}.ome.zarr", root=Path("/"))
+    return Volume(folder / f"{name}.ome.zarr")
+
+
+@pytest.fixture
+def counts(tmp_path: Path) -> Volume:
+    """Photon counts, uint16, an odd-sized volume of several shards."""
+    clean = scene((1, 1, 6, 70, 45)) / 20
+    return make_store(tmp_path, "counts", np.random.default_rng(1).poisson(clean).astype(np.uint16))
+
+
+@pytest.fixture(autouse=True)
+def _no_leftover_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Snakemake jobs inside the tests must not inherit the settings of an outer one."""
+    for name in [name for name in os.environ if name.startswith("SNAKEMAKE_")]:
+        monkeypatch.delenv(name)

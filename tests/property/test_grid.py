@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ssdenoise.grid import blocks, core_shape, extent, share, tile
+from tests.strategies import Tiling, tilings
+
+
+@given(tilings())
+def test_tile_cores_cover_every_voxel_once(t: Tiling) -> None:
+    seen = np.zeros(t.shape, int)
+    core = core_shape(t.shape, t.shard, t.halo, t.stride, t.voxels)
+    for _, region in blocks(t.shape, core):
+        seen[region] += 1
+    assert (seen == 1).all()
+
+
+@given(tilings())
+def test_what_a_tile_reads_is_aligned_and_holds_its_halo(t: Tiling) -> None:
+    core = core_shape(t.shape, t.shard, t.halo, t.stride, t.voxels)
+    for _, region in blocks(t.shape, core):
+        one = tile(region, t.shape, t.halo, t.stride)
+        for axis, (c, r, pad, crop) in enumerate(zip(one.core, one.read, one.pad, one.crop, strict=True)):
+            n, h, s = t.shape[axis], t.halo[axis], t.stride[axis]
+            padded = -(-n // s) * s
+            assert r.start % s == 0
+            assert (r.stop - r.start + pad) % s == 0
+            assert r.start == max(0, c.start - h)
+            assert r.stop + pad == min(padded, -(-c.stop // s) * s + h)
+            assert (crop.start, crop.stop) == (c.start - r.start, c.stop - r.start)
+
+
+@given(tilings())
+def test_tile_cores_are_whole_shards(t: Tiling) -> None:
+    core = core_shape(t.shape, t.shard, t.halo, t.stride, t.voxels)
+    assert all(c % b == 0 for c, b in zip(core, t.shard, strict=True))
+    assert all(c % s == 0 for c, s in zip(core, t.stride, strict=True))
+
+
+@given(st.integers(0, 100), st.integers(1, 20))
+def test_slabs_share_everything_evenly(count: int, parts: int) -> None:
+    slabs = [share(count, part, parts) for part in range(parts)]
+    assert [i for slab in slabs for i in slab] == list(range(count))
+    assert max(map(len, slabs)) - min(map(len, slabs)) <= 1
+
+
+def test_extent() -> None:
+    assert extent((slice(2, 5), slice(0, 7))) == (3, 7)

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ssdenoise.grid import blocks
+from ssdenoise.noise import STREAM_BLOCK, GaussianNoise, PoissonGaussianNoise, synthesize, thin
+
+SHAPE = (1, 2, 10, 140, 150)
+CLEAN = np.linspace(0, 1000, int(np.prod(SHAPE))).reshape(SHAPE)
+NOISES = (
+    GaussianNoise(kind="gaussian", sigma=30),
+    PoissonGaussianNoise(kind="poisson_gaussian", gain=20, offset=10, read_noise=15),
+)
+
+
+def whole(noise: GaussianNoise | PoissonGaussianNoise, realization: int = 0) -> np.ndarray:
+    return synthesize(CLEAN.__getitem__, SHAPE, tuple(slice(0, n) for n in SHAPE), noise, (0, "d", realization))
+
+
+@pytest.mark.parametrize("noise", NOISES)
+@settings(deadline=None, max_examples=8)
+@given(block=st.tuples(*(st.integers(max(1, b // 4), b) for b in (1, 2, 10, 140, 150))))
+def test_noise_does_not_depend_on_blocks(noise: GaussianNoise, block: tuple[int, ...]) -> None:
+    out = np.full(SHAPE, np.nan, np.float32)
+    for _, region in blocks(SHAPE, block):
+        out[region] = synthesize(CLEAN.__getitem__, SHAPE, region, noise, (0, "d", 0))
+    np.testing.assert_array_equal(out, whole(noise))
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_noise_has_the_stated_mean_and_variance(noise: GaussianNoise) -> None:
+    signal = np.repeat(np.array([50.0, 200.0, 800.0]), 200_000)
+    drawn = noise.draw(signal, np.random.default_rng(3)).reshape(3, -1)
+    expected = noise.model().variance(signal.reshape(3, -1)[:, 0])
+    np.testing.assert_allclose(drawn.mean(axis=1), [50, 200, 800], atol=5 * np.sqrt(expected.max() / 200_000))
+    np.testing.assert_allclose(drawn.var(axis=1), expected, rtol=0.02)
+
+
+def test_realizations_and_blocks_are_independent() -> None:
+    noise = NOISES[0]
+    first, second = (whole(noise, k) - CLEAN for k in (0, 1))
+    assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.01
+    _, _, _, y, x = STREAM_BLOCK
+    one, other = first[0, 0, :, : y - 20, : x - 20], first[0, 1, :, : y - 20, : x - 20]
+    assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 0.02
+
+
+def test_thinned_counts_are_independent_and_unbiased() -> None:
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(9.0, 400_000)
+    first, second = thin(counts, 0.3, rng)
+    np.testing.assert_array_equal(np.rint(0.3 * first + 0.7 * second), counts)
+    assert abs(first.mean() - 9) < 0.05
+    assert abs(second.mean() - 9) < 0.05
+    assert first.var() == pytest.approx(9 / 0.3, rel=0.02)
+    assert abs(np.corrcoef(first, second)[0, 1]) < 0.01

@@ -1,0 +1,130 @@
+"""Configuration: one clear line for each mistake, and a schema that is in step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ssdenoise.config import Project, read_config, schema
+from ssdenoise.errors import SsdenoiseError
+from tests.conftest import ROOT
+
+HEADER = ("dataset", "clean", "noisy", "reference", "pair", "methods", "slabs", "noise")
+
+
+def project(tmp_path: Path, config: dict[str, Any] | None = None, **row: str) -> Project:
+    (tmp_path / "a.npy").touch()
+    cells = {"dataset": "d", "noisy": "a.npy"} | row
+    header = [*HEADER, *(name for name in cells if name not in HEADER)]
+    sheet = "\t".join(header) + "\n" + "\t".join(cells.get(name, "") for name in header) + "\n"
+    (tmp_path / "datasets.tsv").write_text(sheet)
+    base = {"run": "r", "datasets": "datasets.tsv", "methods": {"n2v": {"name": "n2v"}}}
+    return Project(base | (config or {}), tmp_path)
+
+
+def test_the_schema_is_in_step() -> None:
+    assert (ROOT / "config" / "schema.json").read_text() == schema(), "run `make schema`"
+
+
+def test_every_key_of_the_config_is_explained() -> None:
+    text = (ROOT / "config" / "README.md").read_text()
+    keys = set()
+
+    def walk(value: object) -> None:
+        if isinstance(value, dict):
+            keys.update(value.get("properties", {}))
+            for item in value.values():
+                walk(item)
+        elif isinstance(value, list):
+            for item in value:
+                walk(item)
+
+    walk(yaml.safe_load(schema()))
+    assert {key for key in keys if f"`{key}`" not in text} == set()
+
+
+def test_every_column_of_the_sheet_is_explained() -> None:
+    from ssdenoise.config import Dataset
+
+    text = (ROOT / "config" / "README.md").read_text()
+    assert {name for name in Dataset.model_fields if f"`{name}`" not in text} == set()
+
+
+def test_the_demo_is_a_valid_project() -> None:
+    demo = Project(read_config(ROOT / "config" / "config.yaml"), ROOT)
+    assert {row.situation for row in demo.datasets.values()} == {"benchmark", "reference", "archive"}
+
+
+@pytest.mark.parametrize("protocol", sorted((ROOT / "config" / "protocols").glob("*.yaml")), ids=lambda p: p.stem)
+def test_protocols_are_valid(protocol: Path) -> None:
+    config = read_config(protocol)
+    from ssdenoise.config import Config, validated
+
+    assert validated(Config, config, str(protocol)).run
+
+
+N2N = {"methods": {"n2n": {"name": "n2n"}}}
+WRONG = [
+    pytest.param({"rn": "x"}, {}, "config: rn: unknown key", id="unknown-key"),
+    pytest.param(
+        {"methods": {"n2v": {"name": "n2v", "raduis": 2}}},
+        {},
+        "methods.n2v.n2v.raduis: unknown key",
+        id="unknown-option",
+    ),
+    pytest.param({"methods": {"n2v": {"name": "n3v"}}}, {}, "n3v", id="unknown-method"),
+    pytest.param({"methods": {"n2v": {"name": "n2v", "steps": 0}}}, {}, "steps", id="bad-value"),
+    pytest.param({"run": "a/b"}, {}, "config: run", id="run-name"),
+    pytest.param(N2N, {}, "offers no pairs, which 'n2n' needs", id="no-pairs"),
+    pytest.param({}, {"noisy": "b.npy"}, "no file b.npy", id="missing-file"),
+    pytest.param({}, {"dataset": "a/b"}, "row 1: dataset", id="slash"),
+    pytest.param({}, {"dataset": ".."}, "row 1: dataset", id="dots"),
+    pytest.param({}, {"dataset": "a b"}, "row 1: dataset", id="space"),
+    pytest.param({}, {"dataset": "a;rm"}, "row 1: dataset", id="semicolon"),
+    pytest.param({}, {"methods": "n2v,nope"}, "names the method entry 'nope'", id="unknown-entry"),
+    pytest.param({}, {"clean": "a.npy"}, "not both", id="clean-and-noisy"),
+    pytest.param({}, {"noisy": ""}, "needs either", id="no-source"),
+    pytest.param({}, {"slabs": "0"}, "slabs", id="slabs"),
+    pytest.param({}, {"colour": "x"}, "colour: unknown key", id="unknown-column"),
+    pytest.param({}, {"noisy": "", "clean": "a.npy"}, "no noise levels", id="no-noise"),
+    pytest.param({"storage": {"chunk": [4, 64, 64], "shard": [6, 128, 128]}}, {}, "no multiple of chunk", id="shard"),
+]
+
+
+@pytest.mark.parametrize(("config", "row", "match"), WRONG)
+def test_mistakes_are_one_clear_line(tmp_path: Path, config: dict[str, Any], row: dict[str, str], match: str) -> None:
+    with pytest.raises(SsdenoiseError) as caught:
+        project(tmp_path, config, **row)
+    assert match in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_same_name_twice(tmp_path: Path) -> None:
+    project(tmp_path)
+    sheet = tmp_path / "datasets.tsv"
+    sheet.write_text(sheet.read_text() + sheet.read_text().splitlines()[1] + "\n")
+    with pytest.raises(SsdenoiseError, match="more than one row"):
+        Project({"run": "r", "datasets": "datasets.tsv", "methods": {"n2v": {"name": "n2v"}}}, tmp_path)
+
+
+def test_jobs_are_every_combination_and_baselines_run_once(tmp_path: Path) -> None:
+    config = {
+        "seeds": [0, 1],
+        "noise": {"weak": {"kind": "gaussian", "sigma": 1}, "strong": {"kind": "gaussian", "sigma": 9}},
+        "methods": {"n2v": {"name": "n2v"}, "gaussian": {"name": "gaussian"}},
+    }
+    jobs = project(tmp_path, config, noisy="", clean="a.npy").jobs()
+    assert len(jobs) == 2 * (2 + 1)
+    assert ("d", "weak", "gaussian", 1) not in jobs
+
+
+def test_an_option_changes_the_spec_of_its_own_method_only(tmp_path: Path) -> None:
+    methods = {"n2v": {"name": "n2v"}, "hqssl": {"name": "hqssl"}}
+    before = project(tmp_path, {"methods": methods})
+    after = project(tmp_path, {"methods": methods | {"n2v": {"name": "n2v", "radius": 2}}})
+    assert before.train("d", "measured", "hqssl", 0) == after.train("d", "measured", "hqssl", 0)
+    assert before.train("d", "measured", "n2v", 0) != after.train("d", "measured", "n2v", 0)
+    assert before.ingest("d", "noisy") == after.ingest("d", "noisy")

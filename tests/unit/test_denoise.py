@@ -1,0 +1,176 @@
+"""Inference: tiles equal the whole, slabs and resumes give the same bits, dtypes and metadata are kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ssdenoise import denoise as stage
+from ssdenoise.calibrate import calibrate
+from ssdenoise.config import DenoiseSpec, Storage, TrainSpec
+from ssdenoise.denoise import commit_denoised, denoise, estimate
+from ssdenoise.errors import FormatError, MissingInputError
+from ssdenoise.methods import METHODS
+from ssdenoise.model import load_model
+from ssdenoise.store import ShardWriter, Volume
+from ssdenoise.train import train
+from tests.conftest import CPU, make_store, scene
+
+SPEC = DenoiseSpec(denoised_dtype="same")
+FLOAT = DenoiseSpec(denoised_dtype="float32")
+
+
+def make_model(folder: Path, volume: Volume, name: str, ndim: int) -> Path:
+    """A model after two steps: not good, but with weights everywhere."""
+    options = {"steps": 2, "batch": 1, "patch": (4, 16, 16)} if METHODS[name].trainable else {}
+    if name == "gaussian":
+        options = {"sigmas": (0.8, 1.1)}
+    if name == "nlm":
+        options = {"patch_distance": 2}
+    spec = TrainSpec(dataset="d", noise="n", seed=0, ndim=ndim, thinning=True, method=METHODS[name](**options))  # type: ignore[arg-type]
+    calibrate(volume.path, folder / "calibration.json")
+    train(spec, volume.path, None, folder / "calibration.json", folder / "model", CPU)
+    return folder / "model"
+
+
+def run(spec: DenoiseSpec, volume: Volume, model: Path, output: Path, slabs: int = 1) -> Volume:
+    records = [denoise(spec, volume.path, model, output, CPU, slab=k, slabs=slabs) for k in range(slabs)]
+    for product in ("denoised", "uncertainty"):
+        if (output / f"{product}.ome.zarr").exists():
+            commit_denoised(spec, volume.path, model, output, records, product)
+    return Volume(output / "denoised.ome.zarr")
+
+
+def whole(volume: Volume, model: Path) -> np.ndarray:
+    """The network over the whole volume at once, padded once."""
+    loaded = load_model(model)
+    stride = (1,) * (5 - loaded.ndim) + tuple(loaded.net.stride)
+    values = loaded.normalization.apply(volume.read((slice(None),) * 5))
+    padded = np.pad(values, [(0, -n % s) for n, s in zip(values.shape, stride, strict=True)])
+    mean, _ = estimate(loaded, padded, CPU)
+    return loaded.normalization.invert(mean[tuple(slice(0, n) for n in volume.shape)])
+
+
+SHAPES = {
+    "odd, several tiles": (1, 1, 6, 150, 133),
+    "smaller than a tile": (1, 1, 3, 21, 30),
+    "several frames": (2, 1, 2, 40, 70),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+@pytest.mark.parametrize("ndim", [2, 3])
+@pytest.mark.parametrize("name", list(METHODS))
+def test_tiles_equal_the_whole(
+    name: str, ndim: int, shape: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "TILE_VOXELS", 1)  # the smallest tiles there can be: single shards
+    noisy = np.random.default_rng(0).poisson(scene(shape) / 20).astype(np.uint16)
+    volume = make_store(tmp_path, "noisy", noisy, Storage(chunk=(2, 16, 16), shard=(4, 64, 64)))
+    model = make_model(tmp_path, volume, name, ndim)
+    tiled = run(FLOAT, volume, model, tmp_path / "out").read((slice(None),) * 5)
+    assert np.abs(tiled - whole(volume, model)).max() < 1e-5 * noisy.std()
+
+
+@pytest.mark.parametrize("name", ["n2v", "hqssl"])
+def test_slabs_give_the_same_bits(name: str, counts: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "TILE_VOXELS", 1)
+    model = make_model(tmp_path, counts, name, 2)
+    one, three = (run(SPEC, counts, model, tmp_path / f"out{n}", n) for n in (1, 3))
+    assert one.digest == three.digest
+    if name == "hqssl":
+        assert (
+            Volume(tmp_path / "out1" / "uncertainty.ome.zarr").digest
+            == Volume(tmp_path / "out3" / "uncertainty.ome.zarr").digest
+        )
+
+
+def test_a_killed_job_keeps_its_finished_shards(
+    counts: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "TILE_VOXELS", 1)
+    model = make_model(tmp_path, counts, "n2v", 2)
+    expected = run(SPEC, counts, model, tmp_path / "whole").digest
+
+    class Killed(BaseException):
+        pass
+
+    real, written = ShardWriter.write, []
+
+    def dies_after_five(self: ShardWriter, index: tuple[int, ...], voxels: np.ndarray) -> None:
+        if len(written) == 5:
+            raise Killed
+        real(self, index, voxels)
+        written.append((index, self.array / Path("c", *map(str, index))))
+
+    monkeypatch.setattr(ShardWriter, "write", dies_after_five)
+    with pytest.raises(Killed):
+        run(SPEC, counts, model, tmp_path / "killed")
+    monkeypatch.setattr(ShardWriter, "write", real)
+    with pytest.raises(MissingInputError, match="finish the job"):
+        Volume(tmp_path / "killed" / "denoised.ome.zarr")
+    before = {path: path.stat().st_mtime_ns for _, path in written if path.exists()}
+    finished = run(SPEC, counts, model, tmp_path / "killed")
+    record = json.loads((tmp_path / "killed" / "slabs" / "0-of-1.json").read_text())
+    assert record["shards_kept"] == 5
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert finished.digest == expected
+
+
+def test_shards_of_another_model_are_not_kept(counts: Volume, tmp_path: Path) -> None:
+    model = make_model(tmp_path, counts, "gaussian", 2)
+    run(SPEC, counts, model, tmp_path / "out")
+    text = (model / "model.json").read_text()
+    value = json.loads(text)
+    value["normalization"]["scale"] *= 2
+    (model / "model.json").write_text(json.dumps(value))
+    assert denoise(SPEC, counts.path, model, tmp_path / "out", CPU)["shards_kept"] == 0
+
+
+def test_commit_refuses_while_a_slab_is_missing(
+    counts: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "TILE_VOXELS", 1)
+    model = make_model(tmp_path, counts, "gaussian", 2)
+    record = denoise(SPEC, counts.path, model, tmp_path / "out", CPU, slab=0, slabs=2)
+    with pytest.raises(MissingInputError, match="not written"):
+        commit_denoised(SPEC, counts.path, model, tmp_path / "out", [record], "denoised")
+    assert not (tmp_path / "out" / "denoised.ome.zarr" / "zarr.json").exists()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
+def test_dtype_shape_and_metadata_are_kept(dtype: str, tmp_path: Path) -> None:
+    noisy = scene((1, 2, 3, 40, 41)) / 8
+    noisy = (np.random.default_rng(0).normal(noisy, 30) - (60 if dtype == "int16" else 0)).clip(-120, 255).astype(dtype)
+    volume = make_store(tmp_path, "noisy", noisy)
+    out = run(SPEC, volume, make_model(tmp_path, volume, "n2v", 2), tmp_path / "out")
+    assert out.array.dtype == dtype
+    assert out.shape == volume.shape
+    assert out.metadata == volume.metadata
+    assert out.record["cost"]["voxels"] == noisy.size
+
+
+def test_clipped_voxels_are_counted(tmp_path: Path) -> None:
+    noisy = (200 * (np.random.default_rng(0).random((1, 1, 2, 40, 40)) > 0.5)).astype(np.uint8)
+    volume = make_store(tmp_path, "noisy", noisy)
+    model = make_model(tmp_path, volume, "n2v", 2)
+    value = json.loads((model / "model.json").read_text())
+    value["normalization"]["offset"] = -1000.0  # everything the network says lands below zero
+    value["normalization"]["scale"] = 1.0
+    (model / "model.json").write_text(json.dumps(value))
+    out = run(SPEC, volume, model, tmp_path / "out")
+    restored = run(FLOAT, volume, model, tmp_path / "float")
+    share = np.mean(
+        (np.rint(restored.read((slice(None),) * 5)) < 0) | (np.rint(restored.read((slice(None),) * 5)) > 255)
+    )
+    assert out.record["cost"]["clipped_share"] == pytest.approx(share)
+    assert share > 0.1
+
+
+def test_a_model_for_other_channels_is_refused(counts: Volume, tmp_path: Path) -> None:
+    two = make_store(tmp_path, "two", np.repeat(counts.read((slice(None),) * 5), 2, axis=1))
+    with pytest.raises(FormatError, match="2 channels"):
+        denoise(SPEC, two.path, make_model(tmp_path, counts, "n2v", 2), tmp_path / "out", CPU)

@@ -1,0 +1,142 @@
+"""Reading sources, and refusing wrong ones with one clear sentence and nothing half-written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from yaozarrs import validate_zarr_store
+
+from ssdenoise.config import IngestSpec
+from ssdenoise.errors import ConfigError, FormatError, MissingInputError, SsdenoiseError
+from ssdenoise.ingest import ingest
+from ssdenoise.store import Volume
+from tests.conftest import STORAGE
+
+VOXELS = np.random.default_rng(0).integers(0, 1000, (5, 33, 47), dtype=np.uint16)
+
+
+def spec_for(source: str, axes: str | None = None) -> IngestSpec:
+    return IngestSpec(name="v", source=source, axes=axes, voxel_size_um=None, storage=STORAGE)
+
+
+def read(tmp_path: Path, source: str, axes: str | None = None) -> Volume:
+    ingest(spec_for(source, axes), tmp_path / "v.ome.zarr", root=tmp_path)
+    return Volume(tmp_path / "v.ome.zarr")
+
+
+def test_tiff_is_kept_voxel_by_voxel_with_its_metadata(tmp_path: Path) -> None:
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        VOXELS,
+        imagej=True,
+        resolution=(4, 4),
+        metadata={"axes": "ZYX", "spacing": 0.5, "unit": "um"},
+    )
+    volume = read(tmp_path, "a.tif")
+    np.testing.assert_array_equal(volume.read((slice(None),) * 5)[0, 0], VOXELS)
+    assert volume.metadata.voxel_size_um == pytest.approx((0.5, 0.25, 0.25))
+    validate_zarr_store(str(volume.path))
+
+
+def test_compressed_ome_tiff_with_channels(tmp_path: Path) -> None:
+    metadata = {
+        "axes": "CYX",
+        "PhysicalSizeX": 0.1,
+        "PhysicalSizeXUnit": "µm",
+        "PhysicalSizeY": 0.1,
+        "PhysicalSizeYUnit": "µm",
+    }
+    tifffile.imwrite(tmp_path / "a.ome.tif", VOXELS[:3], metadata=metadata, compression="zlib")
+    volume = read(tmp_path, "a.ome.tif")
+    assert volume.shape == (1, 3, 1, 33, 47)
+    np.testing.assert_array_equal(volume.read((slice(None),) * 5)[0, :, 0], VOXELS[:3])
+    assert volume.metadata.voxel_size_um == pytest.approx((0.1, 0.1, 0.1))
+
+
+@pytest.mark.parametrize(
+    ("selection", "expected"),
+    [
+        ("z=2", VOXELS[2:3]),
+        ("z=1:4", VOXELS[1:4]),
+        ("z=1:4&mean=z", VOXELS[1:4].mean(axis=0, keepdims=True).astype(np.float32)),
+        ("sum=z", VOXELS.sum(axis=0, keepdims=True).astype(np.uint16)),
+        ("y=0:32&bin=y:4", VOXELS[:, :32].reshape(5, 8, 4, 47).sum(axis=2).astype(np.uint16)),
+    ],
+)
+def test_selections(tmp_path: Path, selection: str, expected: np.ndarray) -> None:
+    np.save(tmp_path / "a.npy", VOXELS)
+    found = read(tmp_path, f"a.npy#{selection}").read((slice(None),) * 5)[0, 0]
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_axes_of_the_sheet_name_what_the_file_does_not(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.moveaxis(VOXELS, 0, 2))
+    np.testing.assert_array_equal(read(tmp_path, "a.npy", "YXZ").read((slice(None),) * 5)[0, 0], VOXELS)
+
+
+def truncated(path: Path) -> None:
+    tifffile.imwrite(path / "a.tif", VOXELS, metadata={"axes": "ZYX"})
+    (path / "a.tif").write_bytes((path / "a.tif").read_bytes()[:8000])
+
+
+def truncated_compressed(path: Path) -> None:
+    tifffile.imwrite(path / "a.tif", VOXELS, metadata={"axes": "ZYX"}, compression="zlib")
+    (path / "a.tif").write_bytes((path / "a.tif").read_bytes()[:8000])
+
+
+def not_a_tiff(path: Path) -> None:
+    (path / "a.tif").write_text("hello")
+
+
+def saved(voxels: np.ndarray) -> object:
+    def save(path: Path) -> None:
+        np.save(path / "a.npy", voxels)
+
+    return save
+
+
+def poisoned(value: float) -> np.ndarray:
+    voxels = VOXELS.astype(np.float32)
+    voxels[3, 4, 5] = value
+    return voxels
+
+
+WRONG = [
+    pytest.param(truncated, "a.tif", None, FormatError, "is it whole", id="truncated"),
+    pytest.param(truncated_compressed, "a.tif", None, FormatError, "is it whole", id="truncated-compressed"),
+    pytest.param(not_a_tiff, "a.tif", None, FormatError, "cannot be read as tif", id="not-a-tiff"),
+    pytest.param(saved(VOXELS), "b.npy", None, MissingInputError, "no file", id="missing"),
+    pytest.param(saved(poisoned(np.nan)), "a.npy", None, FormatError, "1 NaN or infinite", id="nan"),
+    pytest.param(saved(poisoned(np.inf)), "a.npy", None, FormatError, "1 NaN or infinite", id="inf"),
+    pytest.param(saved(VOXELS[:0]), "a.npy", None, FormatError, "is empty", id="empty"),
+    pytest.param(saved(VOXELS), "a.npy", "ZY", FormatError, "do not fit", id="too-few-axes"),
+    pytest.param(saved(VOXELS), "a.npy", "QYX", FormatError, "has axes 'QYX'", id="unknown-axis"),
+    pytest.param(saved(VOXELS), "a.npy", "YYX", FormatError, "at most once", id="axis-twice"),
+    pytest.param(saved(VOXELS.astype(np.complex64)), "a.npy", None, FormatError, "is complex64", id="dtype"),
+    pytest.param(saved(VOXELS), "a.npy#z=9", None, ConfigError, "has 5 entries", id="outside"),
+    pytest.param(saved(VOXELS), "a.npy#z=oops", None, ConfigError, "cannot understand", id="selection"),
+    pytest.param(saved(VOXELS), "a.npy#sum=h", None, ConfigError, "names the axis 'h'", id="no-such-axis"),
+    pytest.param(saved(VOXELS), "a.npy#bin=z:2", None, ConfigError, "does not divide", id="bin"),
+]
+
+
+@pytest.mark.filterwarnings("ignore")  # tifffile warns of what the error then says
+@pytest.mark.parametrize(("make", "source", "axes", "error", "match"), WRONG)
+def test_wrong_sources_are_refused_and_leave_no_product(
+    tmp_path: Path, make: object, source: str, axes: str | None, error: type[SsdenoiseError], match: str
+) -> None:
+    make(tmp_path)  # type: ignore[operator]
+    with pytest.raises(error, match=match) as caught:
+        read(tmp_path, source, axes)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "v.ome.zarr" / "zarr.json").exists()
+
+
+def test_an_unknown_suffix_names_the_known_ones(tmp_path: Path) -> None:
+    (tmp_path / "a.xyz").write_text("")
+    with pytest.raises(FormatError, match=r"\.npy, \.ptu, \.sdt, \.tif"):
+        read(tmp_path, "a.xyz")

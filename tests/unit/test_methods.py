@@ -1,0 +1,230 @@
+"""The numerical truth of each method."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy import integrate, stats
+
+from ssdenoise.methods import METHODS, Batch, Method
+from ssdenoise.methods.hqssl import HQSSL, MIN_VARIANCE
+from ssdenoise.methods.n2n import N2N
+from ssdenoise.methods.n2v import N2V, neighbours, stratified
+from tests.conftest import NOISE
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_the_folder_scan_finds_one_method_per_file() -> None:
+    assert set(METHODS) == {"gaussian", "hqssl", "n2n", "n2v", "nlm"}
+    assert all(cls.model_fields["name"].default == name for name, cls in METHODS.items())
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+@pytest.mark.parametrize("name", [name for name, cls in METHODS.items() if cls.trainable])
+def test_the_loss_falls_when_trained(name: str, ndim: int) -> None:
+    method: Method = METHODS[name]()
+    torch.manual_seed(0)
+    net = method.build(1, ndim, NOISE)
+    shape = (2, 1, 4, 16, 16)[:2] + (4, 16, 16)[-ndim:]
+    clean = torch.sin(torch.arange(16) / 3.0).expand(shape)
+    batch = Batch(clean + 0.5 * torch.randn(shape), clean + 0.5 * torch.randn(shape))
+    optimiser = torch.optim.Adam(net.parameters(), 2e-3)
+    losses = []
+    for step in range(30):
+        loss = method.loss(net, batch, generator(step), step / 30)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.05
+
+
+class Identity(torch.nn.Module):
+    """Stands for a network: returns fixed outputs, or its input."""
+
+    halo, stride = (0, 0), (1, 1)
+
+    def __init__(self, output: torch.Tensor | None = None, variance: object = None) -> None:
+        super().__init__()
+        self.output, self.variance = output, variance
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x if self.output is None else self.output
+
+
+def test_n2n_is_the_squared_difference() -> None:
+    a, b = torch.randn(2, 1, 8, 8), torch.randn(2, 1, 8, 8)
+    assert N2N().loss(Identity(), Batch(a, b), generator(), 0) == pytest.approx(((a - b) ** 2).mean().item())
+    assert N2N(criterion="l1").loss(Identity(), Batch(a, b), generator(), 0) == pytest.approx(
+        (a - b).abs().mean().item()
+    )
+
+
+# --- N2V ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spatial", "percent"), [((64, 64), 1.5), ((64, 64), 0.198), ((16, 32, 32), 1.5), ((20, 21), 4)]
+)
+def test_n2v_hides_the_share_asked_for_in_2d_and_3d(spatial: tuple[int, ...], percent: float) -> None:
+    hidden = stratified(torch.Size((3, 2, *spatial)), percent, generator())
+    side = round((100 / percent) ** (1 / len(spatial)))
+    assert hidden.shape[2] == np.prod([-(-n // min(side, n)) for n in spatial])
+    # boxes that do not fit are moved back inside, so a little more than asked for may be hidden
+    share = 100 * hidden.shape[2] / np.prod(spatial)
+    assert percent * 0.9 < share < percent * 1.9
+    assert hidden.min() >= 0
+    assert hidden.max() < np.prod(spatial)
+
+
+def test_n2v_hides_each_voxel_of_a_box_equally_often() -> None:
+    drawn = torch.cat([stratified(torch.Size((1, 1, 8, 8)), 100 / 16, generator(i)).flatten() for i in range(4000)])
+    observed = np.bincount(drawn.numpy(), minlength=64)
+    assert stats.chisquare(observed).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("at", [(5, 5), (0, 0), (1, 10), (10, 4)])
+def test_n2v_replaces_by_each_other_neighbour_equally_often_and_never_by_itself(at: tuple[int, int]) -> None:
+    size, radius = 11, 2
+    flat = torch.full((1, 1, 60_000), at[0] * size + at[1])
+    chosen = neighbours(flat, torch.Size((size, size)), radius, generator()).flatten().numpy()
+    dy, dx = chosen // size - at[0], chosen % size - at[1]
+    assert np.abs(dy).max() <= radius
+    assert np.abs(dx).max() <= radius
+    assert not ((dy == 0) & (dx == 0)).any()
+    inside = [
+        (y, x)
+        for y in range(max(0, at[0] - radius), min(size, at[0] + radius + 1))
+        for x in range(max(0, at[1] - radius), min(size, at[1] + radius + 1))
+        if (y, x) != at
+    ]
+    observed = [int(np.count_nonzero(chosen == y * size + x)) for y, x in inside]
+    assert sum(observed) == 60_000
+    assert stats.chisquare(observed).pvalue > 1e-3
+
+
+def test_n2v_neighbours_in_3d_stay_near() -> None:
+    spatial = torch.Size((5, 9, 7))
+    flat = torch.arange(5 * 9 * 7).expand(1, 1, -1)
+    a = np.stack(np.unravel_index(flat.flatten(), spatial))
+    b = np.stack(np.unravel_index(neighbours(flat, spatial, 2, generator()).flatten(), spatial))
+    assert (np.abs(a - b).max(axis=0) <= 2).all()
+    assert (np.abs(a - b).max(axis=0) >= 1).all()
+
+
+def test_n2v_loss_compares_hidden_voxels_with_their_own_values() -> None:
+    """Through the identity, the loss is the mean squared difference of hidden voxels to their replacements."""
+    noisy = torch.arange(64.0).view(1, 1, 8, 8)
+    hidden = stratified(noisy.shape, 100 / 16, generator(7))
+    rng = generator(7)
+    hidden = stratified(noisy.shape, 100 / 16, rng)
+    others = neighbours(hidden, noisy.shape[2:], 1, rng)
+    loss = N2V(masked_percent=100 / 16, radius=1).loss(Identity(), Batch(noisy), generator(7), 0)
+    assert loss.item() == pytest.approx((hidden - others).double().square().mean().item())
+
+
+# --- HQ-SSL ------------------------------------------------------------------------------------------------------
+
+LIKELIHOODS = ["gaussian", "poisson", "poisson_gaussian"]
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize(("mu", "a", "y"), [(0.2, 0.7, 1.3), (-1.0, 0.05, -1.4), (1.5, 2.0, 0.0), (0.0, -0.4, 0.1)])
+def test_posterior_is_that_of_numeric_integration(likelihood: str, mu: float, a: float, y: float) -> None:
+    method = HQSSL(likelihood=likelihood)  # type: ignore[arg-type]
+    net = method.build(1, 2, NOISE)
+    var_n = float(getattr(NOISE, likelihood).variance(mu)) + MIN_VARIANCE
+    fixed = Identity(torch.tensor([mu, a]).view(1, 2, 1, 1), net.variance)
+    mean, std = method.denoise(fixed, torch.full((1, 1, 1, 1), y))
+
+    def weight(x: float) -> float:
+        return float(stats.norm.pdf(x, mu, abs(a)) * stats.norm.pdf(y, x, np.sqrt(var_n)))
+
+    low, high = mu - 12 * abs(a), mu + 12 * abs(a)
+    points = [mu, (mu * var_n + y * a * a) / (a * a + var_n)]
+    total, first, second = (
+        integrate.quad(lambda x, k=k: x**k * weight(x), low, high, points=points, limit=400)[0] for k in range(3)
+    )
+    assert mean.item() == pytest.approx(first / total, abs=1e-5)
+    assert std is not None
+    assert std.item() == pytest.approx(np.sqrt(second / total - (first / total) ** 2), rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_hqssl_loss_is_twice_the_negative_log_likelihood(likelihood: str) -> None:
+    method = HQSSL(likelihood=likelihood)  # type: ignore[arg-type]
+    mu, a, y = 0.3, 0.6, 1.1
+    net = method.build(1, 2, NOISE)
+    fixed = Identity(torch.tensor([mu, a]).view(1, 2, 1, 1), net.variance)
+    std = np.sqrt(a * a + getattr(NOISE, likelihood).variance(mu) + MIN_VARIANCE)
+    expected = -2 * stats.norm.logpdf(y, mu, std) - np.log(2 * np.pi)
+    loss = method.loss(fixed, Batch(torch.full((1, 1, 1, 1), y)), generator(), 0)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("parameters", ["calibrated", "unknown"])
+def test_hqssl_gradients_are_right(likelihood: str, parameters: str) -> None:
+    method = HQSSL(likelihood=likelihood, parameters=parameters)  # type: ignore[arg-type]
+    net = method.build(1, 2, NOISE).double()
+    y = torch.randn(1, 1, 2, 2, dtype=torch.double)
+
+    def loss(output: torch.Tensor) -> torch.Tensor:
+        return method.loss(Identity(output, net.variance), Batch(y), generator(), 0)
+
+    output = torch.randn(1, 2, 2, 2, dtype=torch.double, requires_grad=True)
+    assert torch.autograd.gradcheck(loss, output)
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_hqssl_is_finite_at_extreme_values(likelihood: str) -> None:
+    method = HQSSL(likelihood=likelihood)  # type: ignore[arg-type]
+    net = method.build(1, 2, NOISE)
+    output = torch.tensor([[0.0, -1e4, 1e4], [0.0, 0.0, 1e4]]).view(1, 2, 1, 3).requires_grad_()
+    fixed = Identity(output, net.variance)
+    loss = method.loss(fixed, Batch(torch.tensor([[[[0.0, 1e4, -1e4]]]])), generator(), 0)
+    loss.backward()
+    mean, std = method.denoise(fixed, torch.zeros(1, 1, 1, 3))
+    assert torch.isfinite(loss)
+    assert output.grad is not None
+    assert std is not None
+    assert all(torch.isfinite(t).all() for t in (output.grad, mean, std))
+
+
+def test_unknown_noise_is_learned() -> None:
+    """On pure noise of known strength the learned read noise approaches it; the prior has nothing to explain."""
+    torch.manual_seed(0)
+    method = HQSSL(likelihood="gaussian", parameters="unknown")
+    net = method.build(1, 2, NOISE)
+    optimiser = torch.optim.Adam(net.parameters(), 3e-3)
+    for step in range(150):
+        noisy = 0.5 * torch.randn(4, 1, 16, 16, generator=generator(step))
+        optimiser.zero_grad()
+        method.loss(net, Batch(noisy), generator(), 0).backward()
+        optimiser.step()
+    learned = net.variance(torch.zeros(())).sqrt().item()
+    assert learned == pytest.approx(0.5, rel=0.15)
+
+
+# --- baselines ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["gaussian", "nlm"])
+def test_baselines_choose_stronger_smoothing_for_stronger_noise(name: str) -> None:
+    method = METHODS[name]()
+    y, x = torch.meshgrid(torch.arange(96.0), torch.arange(96.0), indexing="ij")
+    clean = (torch.sin(y / 9) * torch.cos(x / 7))[None, None]
+    chosen = []
+    for sigma in (0.05, 0.8):
+        noise = NOISE.__class__(*(type(NOISE.gaussian)(0.0, 0.0, sigma) for _ in range(3)))
+        net = method.build(1, 2, noise)
+        noisy = clean + sigma * torch.randn(clean.shape, generator=generator())
+        method.fit(net, noisy)
+        chosen.append(float(net.sigma if name == "gaussian" else net.h))
+        better = method.denoise(net, noisy).mean
+        assert (better - clean).square().mean() < (noisy - clean).square().mean() * (1.0 if sigma < 0.1 else 0.2)
+    assert chosen[1] > chosen[0]

@@ -1,0 +1,69 @@
+"""Code hashes: an edit concerns what can run it, and nothing else."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ssdenoise import provenance
+from ssdenoise.provenance import code_hash, digest
+from tests.conftest import ROOT
+
+STAGES = ["ingest", "synthesize", "calibrate", "train", "denoise", "score", "compare", "report"]
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the package that the hashes are taken of."""
+    shutil.copytree(ROOT / "ssdenoise", tmp_path / "ssdenoise", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(provenance, "PACKAGE", tmp_path / "ssdenoise")
+    return tmp_path / "ssdenoise"
+
+
+def hashes() -> dict[str, str]:
+    provenance._tree.cache_clear()
+    methods = ("n2n", "n2v", "hqssl", "gaussian", "nlm")
+    found = {stage: code_hash(stage) for stage in STAGES if stage not in ("train", "denoise")}
+    return found | {f"{s} {m}": code_hash(s, m) for s in ("train", "denoise") for m in methods}
+
+
+def changed(package: Path, module: str, old: str, new: str) -> set[str]:
+    before = hashes()
+    path = package / module
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+    return {name for name, value in hashes().items() if value != before[name]}
+
+
+def test_editing_a_method_concerns_that_method(package: Path) -> None:
+    assert changed(package, "methods/n2v.py", "dim=1" if False else ".square().mean()", ".abs().mean()") == {
+        "train n2v",
+        "denoise n2v",
+    }
+
+
+def test_editing_what_another_method_imports_concerns_both(package: Path) -> None:
+    assert changed(package, "methods/gaussian.py", "np.argmin", "np.argmax") == {
+        f"{stage} {method}" for stage in ("train", "denoise") for method in ("gaussian", "nlm")
+    }
+
+
+def test_editing_a_docstring_or_a_comment_concerns_nothing(package: Path) -> None:
+    assert changed(package, "methods/n2v.py", '"""Noise2Void (Krull', '"""Noise-2-Void (Krull') == set()
+    assert changed(package, "train.py", "# forward, backward", "# there and back") == set()
+
+
+def test_editing_the_report_concerns_the_report(package: Path) -> None:
+    assert changed(package, "report.py", "CROP = 256", "CROP = 128") == {"report"}
+
+
+def test_editing_the_loop_concerns_all_training_and_nothing_before(package: Path) -> None:
+    assert changed(package, "train.py", "CLIP = 1.0", "CLIP = 2.0") == {
+        name for name in hashes() if name.startswith("train ")
+    }
+
+
+def test_parts_count_with_their_length() -> None:
+    assert digest("ab", "c") != digest("a", "bc")

@@ -1,0 +1,94 @@
+"""Scores by blocks equal those of the whole array; tables say what they mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from ssdenoise import score as stage
+from ssdenoise.calibrate import calibrate
+from ssdenoise.compare import compare
+from ssdenoise.config import CompareSpec, ScoreSpec, Scoring
+from ssdenoise.errors import FormatError
+from ssdenoise.score import score
+from tests.conftest import make_store, scene
+
+
+def spec_for(method: str = "noisy") -> ScoreSpec:
+    return ScoreSpec(dataset="d", situation="benchmark", noise="n", method=method, seed=0, scoring=Scoring())
+
+
+@pytest.mark.parametrize("block", [16, 1024])
+def test_scores_are_those_of_scikit_image_on_whole_planes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr(stage, "BLOCK", block)
+    clean = scene((1, 1, 3, 61, 50)).astype(np.float32)
+    noisy = clean + np.random.default_rng(0).normal(0, 40, clean.shape).astype(np.float32)
+    stores = [make_store(tmp_path, name, voxels).path for name, voxels in (("clean", clean), ("noisy", noisy))]
+    calibrate(stores[1], tmp_path / "c.json")
+    rows = score(spec_for(), stores[1], stores[1], tmp_path / "c.json", None, stores[0], tmp_path / "s.parquet")
+    data_range = float(clean.max() - clean.min())
+    assert rows["data_range"].iloc[0] == pytest.approx(data_range)
+    for z in range(3):
+        a, b = clean[0, 0, z].astype(float), noisy[0, 0, z].astype(float)
+        assert rows["ssim"][z] == pytest.approx(structural_similarity(a, b, data_range=data_range), abs=1e-6)
+        assert rows["mean_squared_error"][z] == pytest.approx(np.mean((a - b) ** 2), rel=1e-9)
+    table = compare(CompareSpec(run="r", scoring=Scoring()), [tmp_path / "s.parquet"], tmp_path / "out")
+    expected = peak_signal_noise_ratio(clean.astype(float), noisy.astype(float), data_range=data_range)
+    assert table["psnr"][0] == pytest.approx(expected, abs=1e-6)
+    assert table["psnr_lo"][0] < expected < table["psnr_hi"][0]
+
+
+def test_residual_scores_tell_noise_from_signal(tmp_path: Path) -> None:
+    clean = scene((1, 1, 2, 128, 128)).astype(np.float32)
+    noise = np.random.default_rng(0).normal(0, 40, clean.shape).astype(np.float32)
+    estimates = {"perfect": clean, "half": clean + noise / 2, "blurred": np.full_like(clean, clean.mean())}
+    noisy = make_store(tmp_path, "noisy", clean + noise).path
+    calibrate(noisy, tmp_path / "c.json")
+    rows = {}
+    for name, voxels in estimates.items():
+        store = make_store(tmp_path, name, voxels).path
+        rows[name] = score(spec_for(), noisy, store, tmp_path / "c.json", None, None, tmp_path / "s.parquet").mean(
+            numeric_only=True
+        )
+    assert rows["perfect"]["residual_ratio"] == pytest.approx(1, abs=0.05)
+    assert rows["perfect"]["residual_correlation"] == pytest.approx(0, abs=0.03)
+    assert rows["half"]["residual_ratio"] == pytest.approx(0.25, abs=0.02)
+    assert rows["blurred"]["residual_ratio"] > 3
+    assert rows["blurred"]["residual_correlation"] > 0.5
+    assert np.isnan(rows["perfect"]["ssim"])
+
+
+def test_a_reference_of_another_shape_is_refused(tmp_path: Path) -> None:
+    stores = [
+        make_store(tmp_path, n, scene(s).astype(np.float32)).path for n, s in (("a", (3, 20, 20)), ("b", (3, 20, 21)))
+    ]
+    calibrate(stores[0], tmp_path / "c.json")
+    with pytest.raises(FormatError, match="voxel by voxel"):
+        score(spec_for(), stores[0], stores[0], tmp_path / "c.json", None, stores[1], tmp_path / "s.parquet")
+    assert not (tmp_path / "s.parquet").exists()
+
+
+def test_tables_of_a_run_state_their_definitions(tmp_path: Path) -> None:
+    clean = scene((1, 1, 4, 40, 40)).astype(np.float32)
+    stores = {"clean": make_store(tmp_path, "clean", clean).path}
+    for name, sigma in (("noisy", 80), ("n2v", 20)):
+        noise = np.random.default_rng(0).normal(0, sigma, clean.shape)
+        stores[name] = make_store(tmp_path, name, (clean + noise).astype(np.float32)).path
+    calibrate(stores["noisy"], tmp_path / "c.json")
+    files = []
+    for name in ("noisy", "n2v"):
+        files.append(tmp_path / f"{name}.parquet")
+        score(spec_for(name), stores["noisy"], stores[name], tmp_path / "c.json", None, stores["clean"], files[-1])
+    table = compare(CompareSpec(run="r", scoring=Scoring()), files, tmp_path / "out")
+    assert table["gain"].tolist() == [0.0, pytest.approx(20 * np.log10(4), abs=1e-3)]
+    for suffix in ("csv", "md", "tex"):
+        assert "n2v" in (tmp_path / "out" / f"comparison.{suffix}").read_text()
+    assert "neither rounded nor clipped" in (tmp_path / "out" / "comparison.md").read_text()
+    assert r"\toprule" in (tmp_path / "out" / "comparison.tex").read_text()
+    assert len(pd.read_parquet(tmp_path / "out" / "scores.parquet")) == 8

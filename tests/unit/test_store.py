@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from yaozarrs import validate_zarr_store
+
+from ssdenoise.errors import FormatError, MissingInputError
+from ssdenoise.store import Layout, Metadata, ShardWriter, Volume, commit, records_of, to_dtype
+from tests.conftest import make_store, scene
+
+META = Metadata("v", (0.3, 0.1, 0.1), ("one",))
+
+
+def write(path: Path, voxels: np.ndarray, key: str = "k", skip: int = 0) -> Layout:
+    layout = Layout.fit(voxels.shape, str(voxels.dtype), (2, 64, 64), (4, 128, 128))
+    writer = ShardWriter(path, layout, key)
+    for index, region in writer.regions()[skip:]:
+        writer.write(index, voxels[region])
+    return layout
+
+
+def test_a_pyramid_of_block_means_with_valid_metadata(tmp_path: Path) -> None:
+    voxels = scene((1, 1, 3, 601, 520)).astype(np.uint16)
+    layout = write(tmp_path / "v.ome.zarr", voxels)
+    commit(tmp_path / "v.ome.zarr", layout, "k", META, {})
+    validate_zarr_store(str(tmp_path / "v.ome.zarr"))
+    levels = [np.asarray(zarr.open_array(str(tmp_path / "v.ome.zarr" / str(i)))[...]) for i in range(3)]
+    assert [level.shape for level in levels] == [(1, 1, 3, 601, 520), (1, 1, 3, 301, 260), (1, 1, 3, 151, 130)]
+    block = voxels[0, 0, 1, 40:42, 60:62].astype(float).mean()
+    assert abs(levels[1][0, 0, 1, 20, 30] - block) <= 0.5
+    xarray = Volume(tmp_path / "v.ome.zarr").to_xarray()
+    assert xarray.dims == ("t", "c", "z", "y", "x")
+    assert float(xarray.z[2]) == pytest.approx(0.6)
+    scales = json.loads((tmp_path / "v.ome.zarr" / "zarr.json").read_text())["attributes"]["ome"]["multiscales"][0]
+    assert scales["datasets"][1]["coordinateTransformations"][0]["scale"] == pytest.approx([1, 1, 0.3, 0.2, 0.2])
+
+
+def test_z_is_halved_once_it_is_as_fine_as_y_and_x(tmp_path: Path) -> None:
+    voxels = np.ones((1, 1, 8, 600, 600), np.uint8)
+    layout = write(tmp_path / "v.ome.zarr", voxels)
+    commit(tmp_path / "v.ome.zarr", layout, "k", Metadata("v", (0.2, 0.1, 0.1), ("one",)), {})
+    shapes = [zarr.open_array(str(tmp_path / "v.ome.zarr" / str(i))).shape[2:] for i in range(3)]
+    assert shapes == [(8, 600, 600), (8, 300, 300), (4, 150, 150)]
+
+
+def test_a_store_without_commit_record_is_not_opened(tmp_path: Path) -> None:
+    write(tmp_path / "v.ome.zarr", np.ones((1, 1, 4, 8, 8), np.uint8))
+    with pytest.raises(MissingInputError, match="no finished store"):
+        Volume(tmp_path / "v.ome.zarr")
+
+
+def test_a_foreign_zarr_is_refused(tmp_path: Path) -> None:
+    zarr.create_group(str(tmp_path / "v.zarr"))
+    with pytest.raises(FormatError, match="not written by ssdenoise"):
+        Volume(tmp_path / "v.zarr")
+
+
+def test_shards_of_fill_value_are_done_and_replace_what_was_there(tmp_path: Path) -> None:
+    voxels = scene((1, 1, 4, 130, 130)).astype(np.uint16)
+    write(tmp_path / "v.ome.zarr", voxels)
+    empty = np.zeros_like(voxels)
+    layout = write(tmp_path / "v.ome.zarr", empty, key="other")
+    assert all(
+        ShardWriter(tmp_path / "v.ome.zarr", layout, "other").is_done(i)
+        for i, _ in ShardWriter(tmp_path / "v.ome.zarr", layout, "other").regions()
+    )
+    commit(tmp_path / "v.ome.zarr", layout, "other", META, {})
+    assert not Volume(tmp_path / "v.ome.zarr").read((slice(None),) * 5).any()
+
+
+def test_shards_of_another_key_do_not_count(tmp_path: Path) -> None:
+    voxels = np.ones((1, 1, 4, 130, 130), np.uint8)
+    layout = write(tmp_path / "v.ome.zarr", voxels, key="old")
+    write(tmp_path / "v.ome.zarr", voxels, key="new", skip=1)
+    with pytest.raises(MissingInputError, match="not written"):
+        commit(tmp_path / "v.ome.zarr", layout, "new", META, {})
+
+
+def test_what_an_earlier_larger_volume_left_is_removed(tmp_path: Path) -> None:
+    write(tmp_path / "v.ome.zarr", np.ones((1, 1, 4, 300, 300), np.uint8))
+    small = np.full((1, 1, 4, 100, 100), 7, np.uint8)
+    layout = write(tmp_path / "v.ome.zarr", small)
+    commit(tmp_path / "v.ome.zarr", layout, "k", META, {})
+    files = [p for p in (tmp_path / "v.ome.zarr" / "0" / "c").rglob("*") if p.is_file()]
+    assert len(files) == 1
+    assert not list(records_of(tmp_path / "v.ome.zarr").rglob(".*"))
+    np.testing.assert_array_equal(Volume(tmp_path / "v.ome.zarr").read((slice(None),) * 5), small)
+
+
+def test_the_digest_is_that_of_the_voxels(tmp_path: Path) -> None:
+    voxels = scene((1, 1, 4, 130, 130)).astype(np.uint16)
+    same = [make_store(tmp_path, name, voxels).digest for name in ("a", "b")]
+    voxels[0, 0, 2, 7, 8] += 1
+    assert same[0] == same[1]
+    assert make_store(tmp_path, "c", voxels).digest != same[0]
+
+
+def test_blocks_that_are_no_whole_shard_are_refused(tmp_path: Path) -> None:
+    layout = Layout.fit((1, 1, 4, 130, 130), "uint8", (2, 64, 64), (4, 128, 128))
+    writer = ShardWriter(tmp_path / "v.ome.zarr", layout, "k")
+    with pytest.raises(ValueError, match="got"):
+        writer.write((0, 0, 0, 0, 0), np.ones((1, 1, 2, 128, 128), np.uint8))
+
+
+def test_to_dtype_rounds_and_clips() -> None:
+    values = np.array([-3.0, 0.5, 1.5, 254.6, 300.0])
+    assert to_dtype(values, "uint8").tolist() == [0, 0, 2, 255, 255]
+    assert to_dtype(values, "int16").tolist() == [-3, 0, 2, 255, 300]

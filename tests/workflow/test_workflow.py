@@ -1,0 +1,195 @@
+"""The whole job through Snakemake: products, reruns, kills, reproducibility, wrong input."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from yaozarrs import validate_zarr_store
+
+from ssdenoise.store import Volume
+from tests.workflow.conftest import Workflow, make
+
+pytestmark = pytest.mark.workflow
+
+TABLES = ("compare", "report", "all")
+
+
+def test_every_product_is_there_and_valid(finished: Workflow) -> None:
+    run = finished.folder / "results" / "tiny"
+    table = pd.read_csv(run / "comparison.csv").set_index(["dataset", "method"])
+    assert len(table) == 5 + 3 + 3
+    for method in ("gaussian", "n2n", "n2v", "hqssl"):
+        assert table.loc[("bench", method), "psnr"] > table.loc[("bench", "noisy"), "psnr"] + 2
+    assert table.loc["archive"]["psnr"].isna().all()
+    assert table.loc[("archive", "hqssl"), "residual_ratio"] == pytest.approx(1, abs=0.5)
+    for method in ("n2n", "hqssl"):
+        store = run / "archive" / "measured" / method / "seed-0" / "denoised.ome.zarr"
+        validate_zarr_store(str(store))
+        assert Volume(store).array.dtype == np.uint16
+    assert (run / "archive" / "measured" / "hqssl" / "seed-0" / "uncertainty.ome.zarr" / "zarr.json").exists()
+    for name in ("images", "training", "transfer_curve"):
+        assert (run / "bench" / "gaussian" / f"{name}.png").stat().st_size > 5000
+    assert "no GPU granted" in (run / "bench" / "gaussian" / "n2v" / "seed-0" / "logs" / "train.log").read_text()
+
+
+def test_a_second_run_has_nothing_to_do(finished: Workflow) -> None:
+    assert "Nothing to be done" in finished.run().stderr + finished.run().stdout
+
+
+def test_the_report_is_one_offline_page(finished: Workflow, tmp_path: Path) -> None:
+    finished.run("--report", str(tmp_path / "report.html"))
+    page = (tmp_path / "report.html").read_text()
+    assert "comparison.csv" in page
+    assert page.count("images.png") >= 3
+    assert not [part for part in page.split("<script")[1:] if part.lstrip().startswith('src="http')]
+
+
+def test_two_fresh_folders_give_the_same_digests_and_scores(finished: Workflow, tmp_path: Path) -> None:
+    other = make(tmp_path / "other")
+    other.run()
+    assert other.digests() == finished.digests()
+    tables = [pd.read_parquet(w.folder / "results" / "tiny" / "scores.parquet") for w in (finished, other)]
+    costs = ["train_seconds", "denoise_seconds", "megavoxels_per_second", "peak_memory_mb"]
+    pd.testing.assert_frame_equal(*(table.drop(columns=costs) for table in tables))
+
+
+def test_an_option_of_one_method_reruns_that_method_only(copied: Workflow) -> None:
+    methods = {
+        "gaussian": {"name": "gaussian"},
+        "n2n": {"name": "n2n", "steps": 100, "batch": 2, "patch": [4, 32, 32]},
+        "n2v": {"name": "n2v", "steps": 100, "batch": 2, "patch": [4, 32, 32], "radius": 2},
+        "hqssl": {"name": "hqssl", "steps": 100, "batch": 2, "patch": [4, 32, 32]},
+    }
+    copied.configure(methods=methods)
+    assert rerun(copied) == {"train": {"n2v"}, "denoise": {"n2v"}, "commit": {"n2v"}, "score": {"n2v"}}
+
+
+def rerun(workflow: Workflow) -> dict[str, set[str]]:
+    """Rules, without the tables, and the method entries that they would rerun for."""
+    return {rule: entries for (rule, _), entries in workflow.planned().items() if rule not in TABLES}
+
+
+def test_an_edit_of_one_method_reruns_that_method_only(copied: Workflow) -> None:
+    path = copied.folder / "ssdenoise" / "methods" / "n2v.py"
+    path.write_text(path.read_text().replace(".square().mean()", ".abs().mean()"))
+    assert rerun(copied) == {"train": {"n2v"}, "denoise": {"n2v"}, "commit": {"n2v"}, "score": {"n2v"}}
+
+
+def test_an_edit_of_a_docstring_reruns_nothing(copied: Workflow) -> None:
+    path = copied.folder / "ssdenoise" / "methods" / "n2v.py"
+    path.write_text(path.read_text().replace('"""Noise2Void (Krull', '"""Noise-2-Void (Krull'))
+    assert "Nothing to be done" in copied.run("--dry-run").stdout
+
+
+def wait_for(condition: object, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():  # type: ignore[operator]
+        assert process.poll() is None, "Snakemake ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def kill_job(workflow: Workflow, verb: str, condition: object, *arguments: str) -> None:
+    """Start a run, and kill -9 the job of a verb once a condition holds."""
+    process = subprocess.Popen(
+        workflow.command(*arguments),
+        cwd=workflow.folder,
+        env=workflow.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_for(condition, process)
+        jobs = [
+            int(entry.name)
+            for entry in Path("/proc").iterdir()
+            if entry.name.isdigit() and is_job(entry, str(workflow.folder), verb)
+        ]
+        assert jobs, "no job to kill"
+        for job in jobs:
+            os.kill(job, signal.SIGKILL)
+        assert process.wait(timeout=120) != 0
+    finally:
+        process.kill()
+
+
+def is_job(entry: Path, folder: str, verb: str) -> bool:
+    try:
+        command = (entry / "cmdline").read_bytes().split(b"\0")
+        return b"ssdenoise" in command and verb.encode() in command and os.readlink(entry / "cwd") == folder
+    except OSError:
+        return False
+
+
+def test_a_killed_train_job_goes_on_to_the_same_bits(finished: Workflow, tmp_path: Path) -> None:
+    workflow = make(tmp_path / "killed")
+    folder = workflow.folder / "results" / "tiny" / "bench" / "gaussian" / "n2n" / "seed-0"
+    target = "results/tiny/bench/gaussian/n2n/seed-0/denoised.ome.zarr/zarr.json"
+    kill_job(workflow, "train", (folder / "checkpoint.safetensors").exists, target)
+    assert not (folder / "model.safetensors").exists()
+    workflow.run(target)
+    assert "resuming at step" in (folder / "logs" / "train.log").read_text()
+    name = "bench/gaussian/n2n/seed-0/denoised.ome.zarr/zarr.json"
+    assert workflow.digests()[name] == finished.digests()[name]
+
+
+def test_a_killed_denoise_job_keeps_its_shards_and_ends_with_the_same_bits(copied: Workflow) -> None:
+    expected = copied.digests()
+    name = "bench/gaussian/hqssl/seed-0"
+    folder = copied.folder / "results" / "tiny" / name
+    for path in (folder / "slabs").iterdir():
+        path.unlink()
+    records = folder / "denoised.ome.zarr.shards" / "0"
+    for store in ("denoised", "uncertainty"):
+        for path in (folder / f"{store}.ome.zarr.shards" / "0").iterdir():
+            path.unlink()
+    target = f"results/tiny/{name}/denoised.ome.zarr/zarr.json"
+    kill_job(copied, "denoise", lambda: any(records.glob("[0-9]*.json")), target)
+    copied.run()
+    kept = [
+        line
+        for log in (folder / "logs").glob("denoise*.log")
+        for line in log.read_text().splitlines()
+        if "kept" in line
+    ]
+    assert any(" 0 shards kept" not in line for line in kept), kept
+    assert copied.digests() == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"colour": "red"}, "config: colour: unknown key"),
+        ({"datasets": "nowhere.tsv"}, "no sheet"),
+        ({"methods": {"n2v": {"name": "n2v", "radius": 0}}}, "radius"),
+    ],
+)
+def test_wrong_configuration_is_one_line_and_exit_code_2(
+    tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    workflow = make(tmp_path / "wrong")
+    workflow.configure(**change)
+    done = workflow.run("--dry-run", check=False)
+    assert done.returncode == 2
+    lines = [line for line in done.stderr.splitlines() if "ssdenoise:" in line]
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert "Traceback" not in done.stderr
+    assert not (workflow.folder / "results").exists()
+
+
+def test_a_wrong_file_is_one_line_in_the_log_and_leaves_no_product(tmp_path: Path) -> None:
+    workflow = make(tmp_path / "wrong")
+    (workflow.folder / "clean.npy").write_bytes((workflow.folder / "clean.npy").read_bytes()[:1000])
+    target = "results/tiny/bench/clean.ome.zarr/zarr.json"
+    assert workflow.run(target, check=False).returncode != 0
+    log = (workflow.folder / "results" / "tiny" / "bench" / "logs" / "clean.log").read_text()
+    assert [line for line in log.splitlines() if line.startswith("ssdenoise:") and "cannot be read as npy" in line]
+    assert not (workflow.folder / target).exists()
