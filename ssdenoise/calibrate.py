@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import convolve, uniform_filter
 
-from ssdenoise.noise import NoiseModel, NoiseModels
+from ssdenoise.noise import FloatArray, NoiseModel, NoiseModels
 from ssdenoise.provenance import Clock, code_hash, record, write_json
 from ssdenoise.store import Volume
 
@@ -110,6 +110,15 @@ def _spread(noise: npt.NDArray[np.float64]) -> float:
     return float(np.mean(kept**2) / 0.973 if len(kept) < len(noise) else np.mean(kept**2))
 
 
+def _line(x: FloatArray, y: FloatArray, weight: FloatArray) -> tuple[float, float]:
+    """Weighted least squares: slope and intercept; slope 0 where all x are alike."""
+    squares = weight**2 / np.sum(weight**2)
+    mean_x, mean_y = np.sum(squares * x), np.sum(squares * y)
+    spread = np.sum(squares * (x - mean_x) ** 2)
+    slope = np.sum(squares * (x - mean_x) * (y - mean_y)) / spread if spread > 0 else 0.0
+    return float(slope), float(mean_y - slope * mean_x)
+
+
 def fit(brightness: npt.NDArray[np.float64], variance: npt.NDArray[np.float64]) -> NoiseModels:
     """Fit each likelihood to a photon transfer curve.
 
@@ -117,11 +126,11 @@ def fit(brightness: npt.NDArray[np.float64], variance: npt.NDArray[np.float64]) 
     rounds of reweighting from the fitted line.
     """
     # without a floor, an empty background of variance zero would outweigh every other point
-    floor = max(0.01 * float(variance.max()), 1e-300)
+    floor = 0.01 * float(variance.max()) or 1.0
     weight = 1 / np.maximum(variance, floor)
     gain, intercept = 0.0, float(variance.mean())
     for _ in range(3):
-        gain, intercept = np.polyfit(brightness, variance, 1, w=weight) if len(brightness) > 1 else (0.0, intercept)
+        gain, intercept = _line(brightness, variance, weight)
         if gain <= 0:
             gain, intercept = 0.0, float(np.average(variance, weights=weight**2))
         weight = 1 / np.maximum(gain * brightness + intercept, floor)

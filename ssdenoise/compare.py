@@ -65,7 +65,7 @@ def compare(spec: CompareSpec, scores: Sequence[Path], output: Path) -> pd.DataF
     table.insert(
         3, "level", [inputs.get((d, n), np.nan) for d, n in zip(table["dataset"], table["noise"], strict=True)]
     )
-    table.insert(table.columns.get_loc("psnr") + 3, "gain", table["psnr"] - table["level"])  # type: ignore[operator]
+    table.insert(list(table.columns).index("psnr") + 3, "gain", table["psnr"] - table["level"])
     output.mkdir(parents=True, exist_ok=True)
     planes.to_parquet(output / "scores.parquet", index=False)
     write_text(output / "comparison.csv", table.to_csv(index=False, float_format="%.6g"))
@@ -91,7 +91,8 @@ def _row(spec: CompareSpec, names: tuple[object, ...], part: pd.DataFrame) -> di
     row: dict[str, object] = dict(zip(KEYS, names, strict=True)) | {"planes": len(part), "data_range": data_range}
     psnr_lo, psnr_hi, ssim_lo, ssim_hi = [np.nan] * 4
     if known and len(part) > 1:
-        block = min(spec.scoring.bootstrap_block, len(part))
+        # of few planes, runs that long would all be the whole volume
+        block = min(spec.scoring.bootstrap_block, max(1, len(part) // 4))
         # one key for all methods: the same planes are resampled for each, so that rows can be compared
         drawn = [
             block_bootstrap(values, stream("bootstrap", *map(str, names[:3])), block=block)
@@ -109,7 +110,7 @@ def _row(spec: CompareSpec, names: tuple[object, ...], part: pd.DataFrame) -> di
 def _printed(table: pd.DataFrame) -> pd.DataFrame:
     """The table as text; a dash where there is nothing to say."""
     interval = [
-        f"{low:.2f} to {high:.2f}" if np.isfinite(low) else None
+        f"{low:.2f} to {high:.2f}" if np.isfinite(low) else "-"
         for low, high in zip(table["psnr_lo"], table["psnr_hi"], strict=True)
     ]
     shown = table.assign(psnr_interval=interval)

@@ -29,6 +29,9 @@ TILE_VOXELS = 2**22
 #: Pixels that pass the network at once in 2-D.
 BATCH_PIXELS = 2**19
 
+#: Tiles in flight: one being read, one in the network, one being written.
+WORKERS = 3
+
 #: The products of a method and whether only a probabilistic one has it.
 DENOISED, UNCERTAINTY = "denoised", "uncertainty"
 
@@ -89,7 +92,7 @@ def denoise(
             _write(writers[UNCERTAINTY], one, std)
         return clipped
 
-    clipped = dask.compute(*(dask.delayed(work)(one) for one in todo), scheduler="threads", num_workers=3)
+    clipped = dask.compute(*(dask.delayed(work)(one) for one in todo), scheduler="threads", num_workers=WORKERS)
     result = {
         "slab": slab,
         "slabs": slabs,
@@ -167,7 +170,8 @@ def _tiles(volume: Volume, model: Model) -> list[Tile]:
 def _shards(one: Tile, layout: Layout) -> list[tuple[int, ...]]:
     """Indices of the shards of a tile's core, which must be whole: two writers of one shard would lose voxels."""
     for s, b, n in zip(one.core, layout.shard, layout.shape, strict=True):
-        assert s.start % b == 0 and (s.stop % b == 0 or s.stop == n), "a tile core is whole shards"
+        whole = s.start % b == 0 and (s.stop % b == 0 or s.stop == n)
+        assert whole, "a tile core is whole shards"
     first = [s.start // b for s, b in zip(one.core, layout.shard, strict=True)]
     count = [-(-s.stop // b) - f for s, b, f in zip(one.core, layout.shard, first, strict=True)]
     return [tuple(int(i) + f for i, f in zip(index, first, strict=True)) for index in np.ndindex(*count)]

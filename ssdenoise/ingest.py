@@ -30,7 +30,7 @@ DTYPES = ("uint8", "uint16", "int16", "float32")
 class Source:
     """An array with named axes, and what its file says of them."""
 
-    array: npt.NDArray[np.generic]
+    array: npt.NDArray[Any]
     axes: str
     voxel_size_um: tuple[float, float, float] | None = None
     channels: tuple[str, ...] = ()
@@ -153,14 +153,14 @@ def _narrow(counts: npt.NDArray[np.int64], where: str) -> npt.NDArray[np.uint16]
     return counts.astype(np.uint16)
 
 
-def _tczyx(source: Source, where: str) -> npt.NDArray[np.generic]:
+def _tczyx(source: Source, where: str) -> npt.NDArray[Any]:
     """The array with all five axes in order; absent ones have length 1."""
     axes = source.axes.replace("s", "c") if "c" not in source.axes else source.axes
     unknown = [axis for axis in axes if axis not in AXES]
     if unknown or len(set(axes)) != len(axes):
         raise FormatError(
-            f"{where} has axes {source.axes.upper()!r} of shape {source.array.shape}; needed T, C, Z, Y, X, each at most "
-            "once: name them in the sheet's `axes` column, or select or sum the others away"
+            f"{where} has axes {source.axes.upper()!r} of shape {source.array.shape}; needed T, C, Z, Y, X, each at "
+            "most once: name them in the sheet's `axes` column, or select or sum the others away"
         )
     if "y" not in axes or "x" not in axes:
         raise FormatError(f"{where} has axes {source.axes.upper()!r}; Y and X are needed")
@@ -169,7 +169,7 @@ def _tczyx(source: Source, where: str) -> npt.NDArray[np.generic]:
     return array.reshape([array.shape[present.index(axis)] if axis in present else 1 for axis in AXES])
 
 
-def _check_finite(block: npt.NDArray[np.generic], region: Region, where: str) -> None:
+def _check_finite(block: npt.NDArray[Any], region: Region, where: str) -> None:
     if block.dtype.kind == "f" and not np.isfinite(block).all():
         bad = int(np.count_nonzero(~np.isfinite(block)))
         at = ", ".join(f"{axis} {s.start}:{s.stop}" for axis, s in zip(AXES, region, strict=True))
@@ -216,7 +216,7 @@ def _read_ptu(path: Path) -> Source:
     with ptufile.PtuFile(path) as ptu:
         axes = "".join(ptu.dims).lower()
         step = {axis: float(np.diff(ptu.coords[axis.upper()][:2])[0]) * 1e6 for axis in "yx"}
-        return Source(ptu[...], axes, (step["y"], step["y"], step["x"]))
+        return Source(np.asarray(ptu[...]), axes, (step["y"], step["y"], step["x"]))
 
 
 def _read_sdt(path: Path) -> Source:

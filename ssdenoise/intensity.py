@@ -22,7 +22,7 @@ class Normalization:
     offset: float
     scale: float
 
-    def apply(self, values: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
+    def apply(self, values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Intensities to normalised units, as float32."""
         return np.asarray((values.astype(np.float32) - np.float32(self.offset)) / np.float32(self.scale))
 
@@ -44,7 +44,7 @@ class Intensities:
     counts: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(_BINS, np.int64))
 
     @classmethod
-    def of(cls, values: npt.NDArray[np.generic]) -> Intensities:
+    def of(cls, values: npt.NDArray[Any]) -> Intensities:
         """Intensities of an array of finite numbers."""
         ordered = values.astype(np.float32).ravel().view(np.uint32) >> 16
         return cls(float(values.min()), float(values.max()), np.bincount(ordered, minlength=_BINS).astype(np.int64))

@@ -8,6 +8,7 @@ alignments; a test compares it with autograd.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -48,7 +49,7 @@ class Conv(nn.Module):
         if causal is not None:
             padding[causal] = kernel - 1
         layer = {2: nn.Conv2d, 3: nn.Conv3d}[ndim]
-        self.conv = layer(inputs, outputs, kernel, padding=tuple(padding))
+        self.conv = layer(inputs, outputs, kernel, padding=tuple(padding))  # type: ignore[arg-type]
         # He et al. 2015; gain 1 where no rectifier follows
         nn.init.normal_(self.conv.weight, std=(1.0 if slope is None else 2**0.5) / (inputs * kernel**ndim) ** 0.5)
         nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
@@ -160,8 +161,9 @@ class UNet(nn.Module):
         slope = 0.1 if skips == "pooled" else 0.0
 
         def chain(*channels: int) -> Chain:
-            pairs = zip(channels[:-1], channels[1:], strict=True)
-            return Chain(*(Conv(ndim, a, b, slope=slope, causal=causal, batch_norm=batch_norm) for a, b in pairs))
+            return Chain(
+                *(Conv(ndim, a, b, slope=slope, causal=causal, batch_norm=batch_norm) for a, b in pairwise(channels))
+            )
 
         self.ndim, self.depth, self.pooled = ndim, depth, skips == "pooled"
         self.pool = Pool(ndim, causal)
@@ -221,7 +223,14 @@ def halo_of(reach: Interval, stride: Sequence[int]) -> tuple[int, ...]:
     return tuple(ceil_to(max(-a, b - (s - 1)), s) for (a, b), s in zip(reach, stride, strict=True))
 
 
-class Plain(nn.Module):
+class Network(nn.Module):
+    """A module with a halo and a stride, one entry per spatial axis ([Z,] Y, X), in voxels."""
+
+    halo: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+class Plain(Network):
     """A U-Net and a last convolution without rectifier: sees every voxel around, the centre included."""
 
     def __init__(self, unet: UNet, outputs: int, last_kernel: int) -> None:
@@ -236,7 +245,7 @@ class Plain(nn.Module):
         return self.last(self.unet(x))  # type: ignore[no-any-return]
 
 
-class BlindSpot(nn.Module):
+class BlindSpot(Network):
     """Network whose output at a voxel never sees that voxel, but may see every other (Laine et al. 2019, figure 2).
 
     A half-plane U-Net is run on the image in four rotations, so that it looks up, left, down and right; its output is
@@ -264,20 +273,21 @@ class BlindSpot(nn.Module):
         )
         self.shifts = nn.ModuleList(Shift(axis) for axis in axes)
         channels = [head[-1] * (4 if ndim == 2 else 6), *mix]
-        pairs = zip(channels[:-1], channels[1:], strict=True)
         self.mix = Chain(
-            *(Conv(ndim, a, b, kernel=1) for a, b in pairs), Conv(ndim, channels[-1], outputs, kernel=1, slope=None)
+            *(Conv(ndim, a, b, kernel=1) for a, b in pairwise(channels)),
+            Conv(ndim, channels[-1], outputs, kernel=1, slope=None),
         )
         pool: Pool = self.unets[0].pool  # type: ignore[assignment]
         self.stride = tuple(f**depth for f in pool.factor)
         need = tuple((0, s - 1) for s in self.stride)
+        self.halo = (0,) * ndim
         for unet, shift in zip(self.unets, self.shifts, strict=True):
             reach = unet.reach(shift.reach(need))  # type: ignore[operator]
             size = halo_of(reach, self.stride)
             # the rotated copies look as far to the other sides: Y, X and both their ends alike
             in_plane = max(size[-2:])
             size = (*size[:-2], in_plane, in_plane)
-            self.halo = size if not hasattr(self, "halo") else tuple(map(max, self.halo, size))
+            self.halo = tuple(map(max, self.halo, size))
 
     def forward(self, x: Tensor) -> Tensor:
         views = [self._look(0, x.rot90(turns, (-2, -1))).rot90(-turns, (-2, -1)) for turns in range(4)]

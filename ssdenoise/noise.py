@@ -109,7 +109,7 @@ class PoissonGaussianNoise(_Noise):
 
     def draw(self, clean: FloatArray, rng: np.random.Generator) -> FloatArray:
         photons = rng.poisson(np.maximum(clean - self.offset, 0) / self.gain)
-        return self.offset + self.gain * photons + rng.normal(0, 1, clean.shape) * self.read_noise
+        return np.asarray(self.offset + self.gain * photons + rng.normal(0, 1, clean.shape) * self.read_noise)
 
     def model(self) -> NoiseModel:
         return NoiseModel(gain=self.gain, offset=self.offset, read_noise=self.read_noise)
@@ -119,7 +119,7 @@ Noise = Annotated[GaussianNoise | PoissonGaussianNoise, Field(discriminator="kin
 
 
 def synthesize(
-    read_clean: Callable[[Region], npt.NDArray[np.generic]],
+    read_clean: Callable[[Region], npt.NDArray[Any]],
     shape: Sequence[int],
     region: Region,
     noise: GaussianNoise | PoissonGaussianNoise,
@@ -159,7 +159,7 @@ def synthesize(
 
 
 def thin(
-    counts: npt.NDArray[np.generic], fraction: float, rng: np.random.Generator
+    counts: npt.NDArray[Any], fraction: float, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Split photon counts into a pair of independent Poisson images by binomial thinning.
 

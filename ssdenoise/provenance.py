@@ -97,9 +97,9 @@ def _tree(path: Path) -> tuple[str, tuple[str, ...]]:
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "ssdenoise":
             imported += [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
         body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
-            if isinstance(body[0].value, ast.Constant) and isinstance(body[0].value.value, str):
-                node.body = body[1:] or [ast.Pass()]  # type: ignore[attr-defined]
+        first = body[0] if isinstance(body, list) and body else None
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            node.body = body[1:] or [ast.Pass()]  # type: ignore[attr-defined,index]
     return ast.dump(tree), tuple(imported)
 
 
@@ -110,6 +110,7 @@ class Clock:
         self.start = time.perf_counter()
 
     def seconds(self) -> float:
+        """Seconds, to the millisecond."""
         return round(time.perf_counter() - self.start, 3)
 
 

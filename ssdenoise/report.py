@@ -10,6 +10,7 @@ import matplotlib
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from matplotlib.figure import Figure
 
 from ssdenoise.noise import NoiseModels
 from ssdenoise.store import Volume
@@ -151,10 +152,10 @@ def _place(shape: tuple[int, ...]) -> tuple[slice, ...]:
 
 
 def _image(path: Path, place: tuple[slice, ...]) -> npt.NDArray[np.float64]:
-    return Volume(path).read(place)[0, 0, 0].astype(np.float64)
+    return np.asarray(Volume(path).read(place)[0, 0, 0], np.float64)
 
 
-def _save(figure: plt.Figure, output: Path) -> None:
+def _save(figure: Figure, output: Path) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     # no date or version inside: the same run gives the same bytes
     figure.savefig(output, dpi=110, metadata={"Software": None})

@@ -138,4 +138,4 @@ def _plane(
 
 def _pixels(volume: Volume, at: tuple[int, int, int], region: tuple[slice, ...]) -> npt.NDArray[np.float64]:
     place = tuple(slice(i, i + 1) for i in at)
-    return volume.read((*place, *region))[0, 0, 0].astype(np.float64)
+    return np.asarray(volume.read((*place, *region))[0, 0, 0], np.float64)

@@ -104,7 +104,7 @@ class ShardWriter:
         record = _read_record(self._record(index))
         return record is not None and record["key"] == self.key
 
-    def write(self, index: Sequence[int], voxels: npt.NDArray[np.generic]) -> None:
+    def write(self, index: Sequence[int], voxels: npt.NDArray[Any]) -> None:
         """Write one whole shard, then its record; both are there whole or not at all."""
         region = tuple(
             slice(i * b, min((i + 1) * b, n))
@@ -171,7 +171,7 @@ def _read_record(path: Path) -> dict[str, Any] | None:
     return record
 
 
-def voxels_digest(voxels: npt.NDArray[np.generic]) -> str:
+def voxels_digest(voxels: npt.NDArray[Any]) -> str:
     """Digest of an array's values, shape and dtype; independent of how it is compressed."""
     little = np.ascontiguousarray(voxels).astype(voxels.dtype.newbyteorder("<"), copy=False)
     return digest(canonical([list(voxels.shape), str(voxels.dtype)]), little.tobytes())
@@ -225,7 +225,8 @@ def _pyramid(
     shape: Sequence[int], voxel_size_um: Sequence[float] | None
 ) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
     """Shape of each level and its downsampling against level 0; Z is halved once it is as finely sampled as Y and X."""
-    shapes, scales = [tuple(shape)], [(1,) * 5]
+    shapes: list[tuple[int, ...]] = [tuple(shape)]
+    scales: list[tuple[int, ...]] = [(1, 1, 1, 1, 1)]
     z, y, x = voxel_size_um or (np.inf, 1, 1)
     while max(shapes[-1][3:]) > SMALLEST_LEVEL:
         step = (1, 1, 2 if z <= min(y, x) * 1.5 else 1, 2, 2)
@@ -251,7 +252,7 @@ def _downsample(writer: ShardWriter, finer: Path, scale: Sequence[int], finer_sc
         writer.write(index, to_dtype(mean, writer.layout.dtype))
 
 
-def to_dtype(values: npt.NDArray[np.floating], dtype: str) -> npt.NDArray[np.generic]:
+def to_dtype(values: npt.NDArray[np.floating], dtype: str) -> npt.NDArray[Any]:
     """Values as `dtype`: for integers rounded to the nearest and clipped to the range."""
     kind = np.dtype(dtype)
     if kind.kind in "iu":
@@ -345,7 +346,7 @@ class Volume:
     @property
     def shape(self) -> tuple[int, ...]:
         """TCZYX."""
-        return self.array.shape
+        return tuple(self.array.shape)
 
     @property
     def digest(self) -> str:
@@ -362,13 +363,14 @@ class Volume:
         """Extrema and histogram of full resolution."""
         return Intensities.from_json(self.record["intensities"])
 
-    def read(self, region: Region) -> npt.NDArray[np.generic]:
+    def read(self, region: Region) -> npt.NDArray[Any]:
         """Voxels of a region."""
         return np.asarray(self.array[region])
 
     def dask(self) -> da.Array:
         """Lazy array with one block per shard."""
-        return da.from_array(self.array, chunks=self.layout.shard, name=f"{self.path.name}-{self.digest}")
+        array: da.Array = da.from_array(self.array, chunks=self.layout.shard, name=f"{self.path.name}-{self.digest}")
+        return array
 
     def to_xarray(self) -> xr.DataArray:
         """Lazy array with named axes and, where the voxel size is known, coordinates in micrometres."""

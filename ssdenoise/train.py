@@ -246,20 +246,18 @@ class Sampler:
         return Batch(*(torch.from_numpy(np.stack(patches)) for patches in zip(*pairs, strict=True)))
 
 
-def _cached_reader(
-    volume: Volume, cache_bytes: int
-) -> Callable[[int, Sequence[int], Sequence[int]], npt.NDArray[np.generic]]:
+def _cached_reader(volume: Volume, cache_bytes: int) -> Callable[[int, Sequence[int], Sequence[int]], npt.NDArray[Any]]:
     """Function of frame, origin and size (ZYX) that returns (C, Z, Y, X), with a cache of decoded chunks."""
     _, channels, *size = volume.shape
     chunk = volume.layout.chunk[2:]
     chunk_bytes = channels * math.prod(chunk) * volume.array.dtype.itemsize
 
     @lru_cache(maxsize=max(8, cache_bytes // chunk_bytes))
-    def decoded(frame: int, *index: int) -> npt.NDArray[np.generic]:
+    def decoded(frame: int, *index: int) -> npt.NDArray[Any]:
         place = (slice(i * c, min((i + 1) * c, n)) for i, c, n in zip(index, chunk, size, strict=True))
-        return volume.read((slice(frame, frame + 1), slice(None), *place))[0]
+        return np.asarray(volume.read((slice(frame, frame + 1), slice(None), *place))[0])
 
-    def read(frame: int, origin: Sequence[int], shape: Sequence[int]) -> npt.NDArray[np.generic]:
+    def read(frame: int, origin: Sequence[int], shape: Sequence[int]) -> npt.NDArray[Any]:
         out = np.empty((channels, *shape), volume.array.dtype)
         spans = [range(o // c, (o + n - 1) // c + 1) for o, n, c in zip(origin, shape, chunk, strict=True)]
         for index in product(*spans):
@@ -377,7 +375,7 @@ def _resume(path: Path, key: str, net: Network, optimiser: torch.optim.Optimizer
             state.setdefault(int(index), {})[field] = value
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
     history = [(int(row[0]), *row[1:]) for row in tensors["history"].tolist()]
-    return int(metadata["step"]), history  # type: ignore[return-value]
+    return int(metadata["step"]), history
 
 
 def _sample(volume: Volume, ndim: int, normalization: Normalization) -> Tensor:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pkgutil
 from importlib import import_module
 
-from ssdenoise.methods.base import Batch, Estimate, Method, Network, TrainedMethod
+from ssdenoise.methods.base import Batch, Estimate, Method, TrainedMethod
+from ssdenoise.networks import Network
 
 
 def _scan() -> dict[str, type[Method]]:

@@ -10,8 +10,9 @@ from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, nn
+from torch import Tensor
 
+from ssdenoise.networks import Network
 from ssdenoise.noise import NoiseModels
 
 
@@ -28,13 +29,6 @@ class Estimate(NamedTuple):
 
     mean: Tensor
     std: Tensor | None = None
-
-
-class Network(nn.Module):
-    """A module with a halo and a stride, one entry per spatial axis ([Z,] Y, X), in voxels."""
-
-    halo: tuple[int, ...]
-    stride: tuple[int, ...]
 
 
 class Method(BaseModel):
@@ -90,9 +84,9 @@ class TrainedMethod(Method):
         description="`paper`: the published network; `small`: the same construction with fewer channels and levels, "
         "for CPUs and small data.",
     )
-    steps: int = Field(600, ge=1, description="Optimiser steps.")
+    steps: int = Field(400, ge=1, description="Optimiser steps.")
     batch: int = Field(8, ge=1, description="Patches per step.")
     patch: tuple[int, int, int] = Field(
         (16, 64, 64), description="Patch size in voxels, ZYX; 2-D training uses YX. Cut to the volume's size."
     )
-    learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate of Adam.")
+    learning_rate: float = Field(2e-3, gt=0, description="Peak learning rate of Adam.")

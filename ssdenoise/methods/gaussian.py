@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import ClassVar, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from ssdenoise.methods.base import Estimate, Method, Network
+from ssdenoise.methods.base import Estimate, Method
+from ssdenoise.networks import Network
 from ssdenoise.noise import FloatArray, NoiseModels
 
 TRUNCATE = 4.0
@@ -43,13 +44,13 @@ class Gaussian(Method):
     def fit(self, net: Network, sample: Tensor) -> None:
         candidates = {"sigma": list(self.sigmas)}
         chosen = choose(smooth, sample, candidates)
-        net.sigma.fill_(chosen["sigma"])  # type: ignore[union-attr, operator]
+        net.sigma.fill_(chosen["sigma"])  # type: ignore[operator]
 
     def denoise(self, net: Network, noisy: Tensor) -> Estimate:
         return Estimate(net(noisy))
 
 
-class GaussianFilter(nn.Module):
+class GaussianFilter(Network):
     """The filter, with its width as a buffer. The halo is that of the widest candidate."""
 
     sigma: Tensor
@@ -71,16 +72,15 @@ def smooth(image: FloatArray, sigma: float | Sequence[float]) -> FloatArray:
     return np.asarray(gaussian_filter(image, sigma, truncate=TRUNCATE))
 
 
-def choose(
-    denoiser: Callable[..., FloatArray], sample: Tensor, candidates: dict[str, Sequence[float]]
-) -> dict[str, float]:
+def choose(denoiser: Callable[..., Any], sample: Tensor, candidates: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """Options with the smallest J-invariant loss, summed over the images of a sample (B, C, [Z,] Y, X)."""
     from skimage.restoration import calibrate_denoiser  # half a second, and every dry run imports the methods
 
     total: FloatArray | None = None
     options: list[dict[str, float]] = []
     for image in sample.flatten(0, 1).numpy():
-        _, (options, losses) = calibrate_denoiser(image, denoiser, candidates, extra_output=True)
+        stride = min(4, *image.shape)  # of the grid of hidden voxels; no wider than the image
+        _, (options, losses) = calibrate_denoiser(image, denoiser, candidates, stride=stride, extra_output=True)
         total = np.asarray(losses) if total is None else total + np.asarray(losses)
     assert total is not None, "a sample has at least one image"
     return options[int(np.argmin(total))]

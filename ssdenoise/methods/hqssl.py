@@ -9,18 +9,19 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ssdenoise.methods.base import Batch, Estimate, Network, TrainedMethod
-from ssdenoise.networks import BlindSpot
+from ssdenoise.methods.base import Batch, Estimate, TrainedMethod
+from ssdenoise.networks import BlindSpot, Network
 from ssdenoise.noise import NoiseModels
 
-#: Smallest distance of the predicted mean from the offset that photon noise is computed for, in normalised units: a
-#: variance of exactly zero would make the likelihood of an empty background infinite.
-MIN_SIGNAL = 1e-3
+#: Fewest photons that photon noise is computed for: below, a normal distribution is no picture of a Poisson's, and a
+#: variance near zero would make the likelihood of an empty background infinite and its posterior ill-conditioned.
+MIN_PHOTONS = 0.5
 MIN_VARIANCE = 1e-6
 
 #: Weight of the term that credits variance to the noise where its parameters are unknown. The paper's 0.1 is for
-#: images in [0, 1]; ours have unit standard deviation, about five times the numbers.
-BALANCE = 0.02
+#: images in [0, 1]; ours have unit standard deviation, so that the same number weighs about five times as much, as suits
+#: trainings that are a thousand times shorter. It overestimates the noise's standard deviation s by a share of s / 40.
+BALANCE = 0.1
 
 #: The unknown noise parameters are scalars among 10^5 weights and would hardly move at the weights' learning rate in
 #: the few thousand steps that a volume needs (the paper trains for 500,000); their gradient is scaled up by this.
@@ -57,6 +58,7 @@ class HQSSL(TrainedMethod):
     probabilistic: ClassVar[bool] = True
 
     name: Literal["hqssl"] = "hqssl"
+    steps: int = Field(300, ge=1, description="Optimiser steps.")
     likelihood: Literal["gaussian", "poisson", "poisson_gaussian"] = Field(
         "poisson_gaussian", description="What the noise is taken to be."
     )
@@ -109,7 +111,7 @@ def _prior(net: Network, noisy: Tensor) -> tuple[Tensor, Tensor]:
     return mu, a.square()
 
 
-class BlindSpotWithNoise(nn.Module):
+class BlindSpotWithNoise(Network):
     """A blind-spot network and the noise's parameters, in normalised units, fixed or learned."""
 
     gain: Tensor
@@ -145,4 +147,4 @@ class BlindSpotWithNoise(nn.Module):
             gain = functional.softplus(UNKNOWN_SPEED * self.raw_gain.double())
         if self.raw_read_noise is not None:
             read_noise = functional.softplus(UNKNOWN_SPEED * self.raw_read_noise.double())
-        return gain * (mu - self.offset).clamp(min=MIN_SIGNAL) + read_noise.square() + MIN_VARIANCE
+        return gain * torch.maximum(mu - self.offset, MIN_PHOTONS * gain) + read_noise.square() + MIN_VARIANCE

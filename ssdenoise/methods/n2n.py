@@ -9,8 +9,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from ssdenoise.methods.base import Batch, Estimate, Network, TrainedMethod
-from ssdenoise.networks import Plain, UNet
+from ssdenoise.methods.base import Batch, Estimate, TrainedMethod
+from ssdenoise.networks import Network, Plain, UNet
 from ssdenoise.noise import NoiseModels
 
 

@@ -8,8 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ssdenoise.methods.base import Batch, Estimate, Network, TrainedMethod
-from ssdenoise.networks import Plain, UNet
+from ssdenoise.methods.base import Batch, Estimate, TrainedMethod
+from ssdenoise.networks import Network, Plain, UNet
 from ssdenoise.noise import NoiseModels
 
 
@@ -55,7 +55,8 @@ class N2V(TrainedMethod):
         others = neighbours(hidden, noisy.shape[2:], self.radius, rng)
         hidden, others = hidden.to(noisy.device), others.to(noisy.device)
         masked = values.scatter(2, hidden, values.gather(2, others)).view_as(noisy)
-        return (net(masked).flatten(2).gather(2, hidden) - values.gather(2, hidden)).square().mean()
+        loss: Tensor = (net(masked).flatten(2).gather(2, hidden) - values.gather(2, hidden)).square().mean()
+        return loss
 
     def denoise(self, net: Network, noisy: Tensor) -> Estimate:
         return Estimate(net(noisy))
@@ -84,9 +85,11 @@ def stratified(shape: torch.Size, percent: float, rng: torch.Generator) -> Tenso
 
 def neighbours(positions: Tensor, spatial: torch.Size, radius: int, rng: torch.Generator) -> Tensor:
     """For each flat position a uniformly drawn other voxel at most `radius` away per axis, inside the patch."""
-    lows, sizes, centre = [], [], torch.zeros_like(positions)
+    lows: list[Tensor] = []
+    sizes: list[Tensor] = []
+    strides: list[int] = []
+    centre = torch.zeros_like(positions)
     rest, scale = positions, 1
-    strides = []
     for n in reversed(spatial):
         at = rest % n
         rest = rest // n

@@ -7,10 +7,11 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from ssdenoise.methods.base import Estimate, Method, Network
+from ssdenoise.methods.base import Estimate, Method
 from ssdenoise.methods.gaussian import choose
+from ssdenoise.networks import Network
 from ssdenoise.noise import FloatArray, NoiseModels
 
 
@@ -41,14 +42,18 @@ class NLM(Method):
 
     def fit(self, net: Network, sample: Tensor) -> None:
         candidates = {"h": [s * float(net.sigma) for s in self.strengths]}  # type: ignore[arg-type]
-        chosen = choose(net.filter, sample, candidates)
-        net.h.fill_(chosen["h"])  # type: ignore[union-attr, operator]
+        chosen = choose(
+            net.filter,  # type: ignore[arg-type]
+            sample,
+            candidates,
+        )
+        net.h.fill_(chosen["h"])  # type: ignore[operator]
 
     def denoise(self, net: Network, noisy: Tensor) -> Estimate:
         return Estimate(net(noisy))
 
 
-class NLMFilter(nn.Module):
+class NLMFilter(Network):
     """The filter, with its strength and the noise's standard deviation as buffers."""
 
     h: Tensor

@@ -35,7 +35,7 @@ def ssdenoise(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_every_verb_has_help_that_does_not_import_torch() -> None:
     listed = ssdenoise("--help").stdout
     assert all(verb in listed for verb in VERBS)
-    code = "import sys; sys.argv = ['ssdenoise', '--help']; from ssdenoise.__main__ import app; app(standalone_mode=False); "
+    code = "import sys; from ssdenoise.__main__ import app; app(['--help'], standalone_mode=False); "
     done = subprocess.run(
         [sys.executable, "-c", code + "assert 'torch' not in sys.modules"], capture_output=True, text=True
     )

@@ -24,8 +24,8 @@ FLOAT = DenoiseSpec(denoised_dtype="float32")
 
 
 def make_model(folder: Path, volume: Volume, name: str, ndim: int) -> Path:
-    """A model after two steps: not good, but with weights everywhere."""
-    options = {"steps": 2, "batch": 1, "patch": (4, 16, 16)} if METHODS[name].trainable else {}
+    """A model after a few steps: not good, but its output has the size of the signal."""
+    options = {"steps": 40, "batch": 1, "patch": (4, 16, 16)} if METHODS[name].trainable else {}
     if name == "gaussian":
         options = {"sigmas": (0.8, 1.1)}
     if name == "nlm":
@@ -55,7 +55,7 @@ def whole(volume: Volume, model: Path) -> np.ndarray:
 
 
 SHAPES = {
-    "odd, several tiles": (1, 1, 6, 150, 133),
+    "odd, several tiles": (1, 1, 6, 41, 157),
     "smaller than a tile": (1, 1, 3, 21, 30),
     "several frames": (2, 1, 2, 40, 70),
 }
@@ -94,6 +94,8 @@ def test_a_killed_job_keeps_its_finished_shards(
     monkeypatch.setattr(stage, "TILE_VOXELS", 1)
     model = make_model(tmp_path, counts, "n2v", 2)
     expected = run(SPEC, counts, model, tmp_path / "whole").digest
+
+    monkeypatch.setattr(stage, "WORKERS", 1)  # as other threads outlive the exception that stands for a kill
 
     class Killed(BaseException):
         pass

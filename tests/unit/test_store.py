@@ -12,7 +12,7 @@ from ssdenoise.errors import FormatError, MissingInputError
 from ssdenoise.store import Layout, Metadata, ShardWriter, Volume, commit, records_of, to_dtype
 from tests.conftest import make_store, scene
 
-META = Metadata("v", (0.3, 0.1, 0.1), ("one",))
+META = Metadata("v", (0.5, 0.1, 0.1), ("one",))
 
 
 def write(path: Path, voxels: np.ndarray, key: str = "k", skip: int = 0) -> Layout:
@@ -34,9 +34,9 @@ def test_a_pyramid_of_block_means_with_valid_metadata(tmp_path: Path) -> None:
     assert abs(levels[1][0, 0, 1, 20, 30] - block) <= 0.5
     xarray = Volume(tmp_path / "v.ome.zarr").to_xarray()
     assert xarray.dims == ("t", "c", "z", "y", "x")
-    assert float(xarray.z[2]) == pytest.approx(0.6)
+    assert float(xarray.z[2]) == pytest.approx(1.0)
     scales = json.loads((tmp_path / "v.ome.zarr" / "zarr.json").read_text())["attributes"]["ome"]["multiscales"][0]
-    assert scales["datasets"][1]["coordinateTransformations"][0]["scale"] == pytest.approx([1, 1, 0.3, 0.2, 0.2])
+    assert scales["datasets"][1]["coordinateTransformations"][0]["scale"] == pytest.approx([1, 1, 0.5, 0.2, 0.2])
 
 
 def test_z_is_halved_once_it_is_as_fine_as_y_and_x(tmp_path: Path) -> None:

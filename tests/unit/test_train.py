@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -143,8 +144,8 @@ def test_learning_rate_ramps_up_and_down() -> None:
     assert rates[0] == 0
     assert max(rates) == 2.0
     assert rates[-1] == pytest.approx(0, abs=1e-12)
-    assert all(b >= a for a, b in zip(rates[:10], rates[1:11], strict=True))
-    assert all(b <= a for a, b in zip(rates[50:], rates[51:], strict=False))
+    assert all(b >= a for a, b in itertools.pairwise(rates[:11]))
+    assert all(b <= a for a, b in itertools.pairwise(rates[50:]))
 
 
 def test_a_loss_that_is_not_finite_ends_with_a_reason(

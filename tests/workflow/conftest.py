@@ -86,8 +86,6 @@ def make(folder: Path) -> Workflow:
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, folder / name)
-    (folder / "config").mkdir()
-    shutil.copy(ROOT / "config" / "config.yaml", folder / "config" / "config.yaml")
     shutil.copy(ROOT / "tests" / "config" / "tiny.yaml", folder / "config.yaml")
     shutil.copy(ROOT / "tests" / "config" / "tiny.tsv", folder / "datasets.tsv")
     rng = np.random.default_rng(0)

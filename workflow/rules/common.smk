@@ -1,6 +1,7 @@
 """Configuration, wildcards, and every function that rules use."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -16,7 +17,6 @@ except SsdenoiseError as error:
 RUN = PROJECT.config.run
 JOBS = PROJECT.jobs()
 MODEL = f"results/{RUN}/{{dataset}}/{{noise}}/{{entry}}/seed-{{seed}}"
-SYNTHESIZED = "|".join(PROJECT.config.noise) or "(?!)"
 FIGURES = [f"{d}/{n}" for d in PROJECT.datasets for n in PROJECT.noise_of(d)]
 PRODUCTS = [
     f"{dataset}/{noise}/{entry}/seed-{seed}/{product}.ome.zarr"
@@ -26,10 +26,15 @@ PRODUCTS = [
 ]
 
 
+def one_of(names):
+    """Regular expression for any of some names, or for nothing."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
 wildcard_constraints:
-    dataset="|".join(PROJECT.datasets),
-    noise="|".join([*PROJECT.config.noise, MEASURED]),
-    entry="|".join(PROJECT.config.methods),
+    dataset=one_of(PROJECT.datasets),
+    noise=one_of([*PROJECT.config.noise, MEASURED]),
+    entry=one_of(PROJECT.config.methods),
     seed=r"\d+",
     realization="[01]",
     slab=r"\d+",
@@ -97,10 +102,7 @@ def denoise_spec(wildcards):
 def pair(wildcards):
     """The second realization, for methods that need one as a volume."""
     row = PROJECT.datasets[wildcards.dataset]
-    if (
-        PROJECT.config.methods[wildcards.entry].needs_pair
-        and row.pair != "thinning"
-    ):
+    if PROJECT.config.methods[wildcards.entry].needs_pair and row.pair != "thinning":
         return f"results/{RUN}/{wildcards.dataset}/{wildcards.noise}/noisy-1.ome.zarr/zarr.json"
     return []
 
@@ -110,7 +112,9 @@ def truth(wildcards):
     role = {"benchmark": "clean", "reference": "reference"}.get(
         PROJECT.datasets[wildcards.dataset].situation
     )
-    return f"results/{RUN}/{wildcards.dataset}/{role}.ome.zarr/zarr.json" if role else []
+    return (
+        f"results/{RUN}/{wildcards.dataset}/{role}.ome.zarr/zarr.json" if role else []
+    )
 
 
 def folder(wildcards):

@@ -5,13 +5,13 @@ rule fetch:
         "results/downloads/logs/{file}.log",
     benchmark:
         "results/downloads/logs/{file}.tsv"
-    params:
-        spec=fetch_spec,
     retries: 3
     resources:
         downloads=1,
         mem_mb=500,
         runtime=30,
+    params:
+        spec=fetch_spec,
     shell:
         "python -m ssdenoise fetch --spec {params.spec:q} --output {output} 2> {log}"
 
@@ -25,12 +25,12 @@ rule ingest_truth:
         f"results/{RUN}/{{dataset}}/logs/{{role}}.log",
     benchmark:
         f"results/{RUN}/{{dataset}}/logs/{{role}}.tsv"
-    params:
-        spec=ingest_spec,
-        code=code("ingest"),
     resources:
         mem_mb=2000,
         runtime=60,
+    params:
+        spec=ingest_spec,
+        code=code("ingest"),
     shell:
         "python -m ssdenoise ingest --spec {params.spec:q} --output {output} 2> {log}"
 
@@ -53,14 +53,14 @@ rule synthesize:
         f"results/{RUN}/{{dataset}}/{{noise}}/logs/noisy-{{realization}}.log",
     benchmark:
         f"results/{RUN}/{{dataset}}/{{noise}}/logs/noisy-{{realization}}.tsv"
-    params:
-        spec=synthesize_spec,
-        code=code("synthesize"),
     wildcard_constraints:
-        noise=SYNTHESIZED,
+        noise=one_of(PROJECT.config.noise),
     resources:
         mem_mb=2000,
         runtime=60,
+    params:
+        spec=synthesize_spec,
+        code=code("synthesize"),
     shell:
         "python -m ssdenoise synthesize --spec {params.spec:q} --clean {input} --output {output} 2> {log}"
 
@@ -74,10 +74,10 @@ rule calibrate:
         f"results/{RUN}/{{dataset}}/{{noise}}/logs/calibrate.log",
     benchmark:
         f"results/{RUN}/{{dataset}}/{{noise}}/logs/calibrate.tsv"
-    params:
-        code=code("calibrate"),
     resources:
         mem_mb=2000,
         runtime=30,
+    params:
+        code=code("calibrate"),
     shell:
         "python -m ssdenoise calibrate --noisy {input} --output {output} 2> {log}"

@@ -9,15 +9,15 @@ rule denoise:
         f"{MODEL}/logs/denoise-{{slab}}-of-{{slabs}}.log",
     benchmark:
         f"{MODEL}/logs/denoise-{{slab}}-of-{{slabs}}.tsv"
-    params:
-        spec=denoise_spec,
-        code=code("denoise"),
-        folder=folder,
     threads: 1
     resources:
         gpu=0,
         mem_mb=4000,
         runtime=240,
+    params:
+        spec=denoise_spec,
+        code=code("denoise"),
+        folder=folder,
     shell:
         "python -m ssdenoise denoise --spec {params.spec:q} --noisy {input.noisy} --model {params.folder}"
         " --output {params.folder} --slab {wildcards.slab} --slabs {wildcards.slabs}"
@@ -35,12 +35,12 @@ rule commit:
         f"{MODEL}/logs/commit-{{product}}.log",
     benchmark:
         f"{MODEL}/logs/commit-{{product}}.tsv"
-    params:
-        spec=denoise_spec,
-        folder=folder,
     resources:
         mem_mb=2000,
         runtime=60,
+    params:
+        spec=denoise_spec,
+        folder=folder,
     shell:
         "python -m ssdenoise commit --spec {params.spec:q} --noisy {input.noisy} --model {params.folder}"
         " --output {params.folder} --product {wildcards.product} {input.slabs} 2> {log}"

@@ -11,14 +11,14 @@ rule score:
         f"{MODEL}/logs/score.log",
     benchmark:
         f"{MODEL}/logs/score.tsv"
+    resources:
+        mem_mb=2000,
+        runtime=60,
     params:
         spec=score_spec,
         code=code("score"),
         truth=option("truth"),
         folder=folder,
-    resources:
-        mem_mb=2000,
-        runtime=60,
     shell:
         "python -m ssdenoise score --spec {params.spec:q} --noisy {input.noisy} --denoised {input.denoised}"
         " --calibration {input.calibration} --model {params.folder} {params.truth} --output {output} 2> {log}"
@@ -35,13 +35,13 @@ rule score_noisy:
         f"results/{RUN}/{{dataset}}/{{noise}}/logs/score.log",
     benchmark:
         f"results/{RUN}/{{dataset}}/{{noise}}/logs/score.tsv"
+    resources:
+        mem_mb=2000,
+        runtime=60,
     params:
         spec=score_spec,
         code=code("score"),
         truth=option("truth"),
-    resources:
-        mem_mb=2000,
-        runtime=60,
     shell:
         "python -m ssdenoise score --spec {params.spec:q} --noisy {input.noisy} --denoised {input.noisy}"
         " --calibration {input.calibration} {params.truth} --output {output} 2> {log}"
@@ -63,11 +63,11 @@ rule compare:
         f"results/{RUN}/logs/compare.log",
     benchmark:
         f"results/{RUN}/logs/compare.tsv"
-    params:
-        spec=dump(CompareSpec(run=RUN, scoring=PROJECT.config.scoring)),
-        code=code("compare"),
     resources:
         mem_mb=1000,
         runtime=30,
+    params:
+        spec=dump(CompareSpec(run=RUN, scoring=PROJECT.config.scoring)),
+        code=code("compare"),
     shell:
         "python -m ssdenoise compare --spec {params.spec:q} --output results/{RUN} {input} 2> {log}"

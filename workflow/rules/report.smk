@@ -28,14 +28,14 @@ rule report:
         f"results/{RUN}/{{dataset}}/{{noise}}/logs/report.log",
     benchmark:
         f"results/{RUN}/{{dataset}}/{{noise}}/logs/report.tsv"
+    resources:
+        mem_mb=1000,
+        runtime=30,
     params:
         code=code("report"),
         truth=option("truth"),
         entries=shown_folders,
         folder=f"results/{RUN}/{{dataset}}/{{noise}}",
-    resources:
-        mem_mb=1000,
-        runtime=30,
     shell:
         "python -m ssdenoise report --title {wildcards.dataset}/{wildcards.noise} --noisy {input.noisy}"
         " --calibration {input.calibration} --comparison {input.comparison} {params.truth}"

@@ -11,16 +11,16 @@ rule train:
         f"{MODEL}/logs/train.log",
     benchmark:
         f"{MODEL}/logs/train.tsv"
-    params:
-        spec=train_spec,
-        code=code("train"),
-        pair=option("pair"),
-        folder=folder,
     threads: 1
     resources:
         gpu=0,
         mem_mb=4000,
         runtime=240,
+    params:
+        spec=train_spec,
+        code=code("train"),
+        pair=option("pair"),
+        folder=folder,
     shell:
         "python -m ssdenoise train --spec {params.spec:q} --noisy {input.noisy} {params.pair}"
         " --calibration {input.calibration} --output {params.folder}"
