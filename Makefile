@@ -8,18 +8,18 @@ export PATH := $(abspath $(BIN)):$(PATH)
 .PHONY: demo test test-python lint lock schema bench clean
 
 demo: $(VENV)/installed
-	@$(SNAKEMAKE) --quiet rules -- all
-	@test results/demo/report.zip -nt results/demo/comparison.csv || \
-		$(SNAKEMAKE) --report results/demo/report.zip --quiet all
-	@cat results/demo/comparison.md
+	@$(SNAKEMAKE) --quiet rules
+	@test results/demo/report.html -nt results/demo/comparison.csv || { \
+		$(SNAKEMAKE) --report results/demo/report.html --quiet all && cat results/demo/comparison.md; }
 	@echo
-	@echo "report:   results/demo/report.zip (unpack, open report.html; needs no network)"
-	@echo "pictures: $$(ls results/demo/*/*/images.png | tr '\n' ' ')"
+	@echo "table:    results/demo/comparison.md, .csv, .tex"
+	@echo "report:   results/demo/report.html"
+	@echo "pictures: $$(echo results/demo/*/*/images.png)"
 
 test: lint test-python
 
 test-python: $(VENV)/installed
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist loadgroup
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check ssdenoise tests

@@ -16,7 +16,8 @@ from yaozarrs import validate_zarr_store
 from ssdenoise.store import Volume
 from tests.workflow.conftest import Workflow, make
 
-pytestmark = pytest.mark.workflow
+# one worker runs them all: they share the finished run, and Snakemake uses both cores by itself
+pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
 
 TABLES = ("compare", "report", "all")
 
