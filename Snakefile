@@ -4,7 +4,7 @@ min_version("9.20")
 
 
 # a --configfile takes the demo's place: merging key by key would mix the two
-if "run" not in config:
+if not workflow.configfiles:
 
     configfile: "config/config.yaml"
 

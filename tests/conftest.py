@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from ssdenoise.config import IngestSpec, Storage
+from ssdenoise.config.specs import IngestSpec, Storage
 from ssdenoise.device import Device
 from ssdenoise.ingest import ingest
 from ssdenoise.noise import NoiseModel, NoiseModels

@@ -1,6 +1,6 @@
 """The quality that the demo's table must show; run by CI on its `comparison.csv`.
 
-    python tests/demo_bars.py results/demo/comparison.csv
+python tests/demo_bars.py results/demo/comparison.csv
 """
 
 from __future__ import annotations

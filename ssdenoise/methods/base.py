@@ -49,15 +49,15 @@ class Method(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     needs_pair: ClassVar[bool] = False
     blind: ClassVar[bool] = False
-    trainable: ClassVar[bool] = True
+    trainable: ClassVar[bool] = False
     probabilistic: ClassVar[bool] = False
 
     name: str
 
     @property
-    def wants_true_noise(self) -> bool:
-        """Whether `build` must get the parameters that the noise was synthesized with, not calibrated ones."""
-        return False
+    def true_noise(self) -> str | None:
+        """Likelihood for which `build` must get the parameters of the synthesis; None: calibrated ones."""
+        return None
 
     def build(self, channels: int, ndim: int, noise: NoiseModels) -> Network:
         """Make the untrained network for `channels` channels of `ndim`-dimensional images."""
@@ -78,6 +78,8 @@ class Method(BaseModel):
 
 class TrainedMethod(Method):
     """Options common to all methods that train a network."""
+
+    trainable: ClassVar[bool] = True
 
     network: Literal["small", "paper"] = Field(
         "small",

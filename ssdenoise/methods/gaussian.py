@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,8 +30,6 @@ class Gaussian(Method):
     ----------
     .. [1] J. Batson and L. Royer, "Noise2Self: Blind Denoising by Self-Supervision", ICML 2019, arXiv:1901.11365.
     """
-
-    trainable: ClassVar[bool] = False
 
     name: Literal["gaussian"] = "gaussian"
     sigmas: tuple[float, ...] = Field(

@@ -19,8 +19,8 @@ MIN_PHOTONS = 0.5
 MIN_VARIANCE = 1e-6
 
 #: Weight of the term that credits variance to the noise where its parameters are unknown. The paper's 0.1 is for
-#: images in [0, 1]; ours have unit standard deviation, so that the same number weighs about five times as much, as suits
-#: trainings that are a thousand times shorter. It overestimates the noise's standard deviation s by a share of s / 40.
+#: images in [0, 1]; ours have unit standard deviation, so that the same number weighs about five times as much, which
+#: suits trainings that are a thousand times shorter. The noise's standard deviation s comes out too large by s / 40.
 BALANCE = 0.1
 
 #: The unknown noise parameters are scalars among 10^5 weights and would hardly move at the weights' learning rate in
@@ -40,7 +40,8 @@ class HQSSL(TrainedMethod):
     network did not see: the posterior mean ``(mu * var_n + y * var_x) / (var_x + var_n)`` (equation 6) and variance
     ``var_x * var_n / (var_x + var_n)``.
 
-    The noise is ``var_n = gain * max(mu - offset, 0) + read_noise**2``: Gaussian, Poisson or both. Its parameters are
+    The noise is ``var_n = gain * max(mu - offset, 0) + read_noise**2``: Gaussian, Poisson or both; it is held at that
+    of half a photon where it would be less (see `MIN_PHOTONS`). Its parameters are
     calibrated from the noisy volume, known (benchmarks: those the noise was synthesized with), or learned; then a term
     ``- BALANCE * std_n`` credits variance to the noise rather than to the prior, as the two are otherwise
     interchangeable. Channels are taken as independent.
@@ -58,7 +59,7 @@ class HQSSL(TrainedMethod):
     probabilistic: ClassVar[bool] = True
 
     name: Literal["hqssl"] = "hqssl"
-    steps: int = Field(300, ge=1, description="Optimiser steps.")
+    steps: int = Field(250, ge=1, description="Optimiser steps.")
     likelihood: Literal["gaussian", "poisson", "poisson_gaussian"] = Field(
         "poisson_gaussian", description="What the noise is taken to be."
     )
@@ -69,8 +70,8 @@ class HQSSL(TrainedMethod):
     )
 
     @property
-    def wants_true_noise(self) -> bool:
-        return self.parameters == "known"
+    def true_noise(self) -> str | None:
+        return self.likelihood if self.parameters == "known" else None
 
     def build(self, channels: int, ndim: int, noise: NoiseModels) -> Network:
         if self.network == "paper":
@@ -147,4 +148,5 @@ class BlindSpotWithNoise(Network):
             gain = functional.softplus(UNKNOWN_SPEED * self.raw_gain.double())
         if self.raw_read_noise is not None:
             read_noise = functional.softplus(UNKNOWN_SPEED * self.raw_read_noise.double())
-        return gain * torch.maximum(mu - self.offset, MIN_PHOTONS * gain) + read_noise.square() + MIN_VARIANCE
+        variance = gain * (mu - self.offset).clamp(min=0) + read_noise.square()
+        return torch.maximum(variance, MIN_PHOTONS * gain.square() + MIN_VARIANCE)

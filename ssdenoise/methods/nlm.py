@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -27,8 +27,6 @@ class NLM(Method):
     ----------
     .. [1] A. Buades, B. Coll and J.-M. Morel, "A non-local algorithm for image denoising", CVPR 2005.
     """
-
-    trainable: ClassVar[bool] = False
 
     name: Literal["nlm"] = "nlm"
     patch_size: int = Field(5, ge=3, description="Side of the patches that are compared, in voxels; odd.")

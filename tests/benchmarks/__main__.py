@@ -18,14 +18,15 @@ import pandas as pd
 import torch
 
 from ssdenoise.__main__ import MALLOC
-from ssdenoise.config import Storage, TrainSpec
+from ssdenoise.config.models import TrainSpec
+from ssdenoise.config.specs import Storage
 from ssdenoise.denoise import estimate
 from ssdenoise.device import Device
 from ssdenoise.intensity import Normalization
 from ssdenoise.methods import METHODS, Network, TrainedMethod
 from ssdenoise.model import Model
 from ssdenoise.store import Layout, Metadata, ShardWriter, Volume, commit
-from ssdenoise.train import Sampler
+from ssdenoise.train.sampling import Sampler
 from tests.conftest import NOISE, make_store, scene
 
 ROUNDS = 5
@@ -70,8 +71,8 @@ def methods(folder: Path, device: Device) -> pd.DataFrame:
         if not isinstance(method, TrainedMethod):
             continue
         spec = TrainSpec(dataset="d", noise="n", seed=0, ndim=2, thinning=False, method=method)  # type: ignore[arg-type]
-        sampler = Sampler(spec, method, [volume, volume], normalization)
         net = method.build(1, 2, NOISE)
+        sampler = Sampler(spec, method, [volume, volume], normalization, net.stride)
         optimiser = torch.optim.Adam(net.parameters())
         batch, rng = sampler.batch(0)
 

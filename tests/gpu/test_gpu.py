@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from ssdenoise.calibrate import calibrate
-from ssdenoise.config import DenoiseSpec, TrainSpec
-from ssdenoise.denoise import commit_denoised, denoise
+from ssdenoise.commit import commit
+from ssdenoise.config.models import TrainSpec
+from ssdenoise.config.specs import DenoiseSpec
+from ssdenoise.denoise import denoise
 from ssdenoise.device import Device
 from ssdenoise.methods import METHODS
 from ssdenoise.store import Volume
@@ -38,7 +40,7 @@ def test_training_and_inference_on_the_gpu(name: str, ndim: int, counts: Volume,
     for device in (gpu, CPU):
         output = tmp_path / device.kind
         options = DenoiseSpec(denoised_dtype="float32")
-        record = denoise(options, counts.path, tmp_path / "model0", output, device)
-        commit_denoised(options, counts.path, tmp_path / "model0", output, [record], "denoised")
+        denoise(options, counts.path, tmp_path / "model0", output, device)
+        commit(counts.path, [output / "slabs" / "0-of-1.json"], "denoised", output)
         outputs.append(Volume(output / "denoised.ome.zarr").read((slice(None),) * 5))
     assert np.abs(outputs[0] - outputs[1]).max() < 1e-3 * outputs[1].std()

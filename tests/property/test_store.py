@@ -22,7 +22,7 @@ def test_what_is_written_in_any_order_is_read(shape: tuple[int, ...], dtype: str
         store = Path(folder) / "v.ome.zarr"
         layout = Layout.fit(shape, dtype, (2, 8, 8), (4, 16, 16))
         writer = ShardWriter(store, layout, "key")
-        regions = writer.regions()
+        regions = list(writer.regions())
         random.shuffle(regions)  # type: ignore[attr-defined]
         for index, region in regions:
             writer.write(index, voxels[region])

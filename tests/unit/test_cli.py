@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ssdenoise.__main__ import app
 from ssdenoise.device import Device
 from ssdenoise.errors import ConfigError
 
@@ -35,6 +36,10 @@ def ssdenoise(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_every_verb_has_help_that_does_not_import_torch() -> None:
     listed = ssdenoise("--help").stdout
     assert all(verb in listed for verb in VERBS)
+    for verb in VERBS:
+        with pytest.raises(SystemExit) as done:
+            app([verb, "--help"])
+        assert done.value.code == 0
     code = "import sys; from ssdenoise.__main__ import app; app(['--help'], standalone_mode=False); "
     done = subprocess.run(
         [sys.executable, "-c", code + "assert 'torch' not in sys.modules"], capture_output=True, text=True

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from ssdenoise.config import Project, read_config, schema
+from ssdenoise.config.models import schema
+from ssdenoise.config.project import Project
 from ssdenoise.errors import SsdenoiseError
 from tests.conftest import ROOT
 
@@ -47,23 +48,20 @@ def test_every_key_of_the_config_is_explained() -> None:
 
 
 def test_every_column_of_the_sheet_is_explained() -> None:
-    from ssdenoise.config import Dataset
+    from ssdenoise.config.models import Dataset
 
     text = (ROOT / "config" / "README.md").read_text()
     assert {name for name in Dataset.model_fields if f"`{name}`" not in text} == set()
 
 
 def test_the_demo_is_a_valid_project() -> None:
-    demo = Project(read_config(ROOT / "config" / "config.yaml"), ROOT)
+    demo = Project(yaml.safe_load((ROOT / "config" / "config.yaml").read_text()), ROOT)
     assert {row.situation for row in demo.datasets.values()} == {"benchmark", "reference", "archive"}
 
 
 @pytest.mark.parametrize("protocol", sorted((ROOT / "config" / "protocols").glob("*.yaml")), ids=lambda p: p.stem)
-def test_protocols_are_valid(protocol: Path) -> None:
-    config = read_config(protocol)
-    from ssdenoise.config import Config, validated
-
-    assert validated(Config, config, str(protocol)).run
+def test_protocols_are_valid_projects(protocol: Path) -> None:
+    assert Project(yaml.safe_load(protocol.read_text()), ROOT).jobs()
 
 
 N2N = {"methods": {"n2n": {"name": "n2n"}}}
@@ -77,6 +75,12 @@ WRONG = [
     ),
     pytest.param({"methods": {"n2v": {"name": "n3v"}}}, {}, "n3v", id="unknown-method"),
     pytest.param({"methods": {"n2v": {"name": "n2v", "steps": 0}}}, {}, "steps", id="bad-value"),
+    pytest.param({"seeds": [0, 0]}, {}, "seeds: Value error, 0 stands there more than once", id="seed-twice"),
+    pytest.param({"methods": {"noisy": {"name": "n2v"}}}, {}, "'noisy' is no name for a method entry", id="reserved"),
+    pytest.param(
+        {"noise": {"measured": {"kind": "gaussian", "sigma": 1}}}, {}, "'measured' is no name", id="reserved-level"
+    ),
+    pytest.param({}, {"methods": "n2v,n2v"}, "n2v stands there more than once", id="entry-twice"),
     pytest.param({"run": "a/b"}, {}, "config: run", id="run-name"),
     pytest.param(N2N, {}, "offers no pairs, which 'n2n' needs", id="no-pairs"),
     pytest.param({}, {"noisy": "b.npy"}, "no file b.npy", id="missing-file"),

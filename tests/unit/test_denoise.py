@@ -10,8 +10,10 @@ import pytest
 
 from ssdenoise import denoise as stage
 from ssdenoise.calibrate import calibrate
-from ssdenoise.config import DenoiseSpec, Storage, TrainSpec
-from ssdenoise.denoise import commit_denoised, denoise, estimate
+from ssdenoise.commit import commit
+from ssdenoise.config.models import TrainSpec
+from ssdenoise.config.specs import DenoiseSpec, Storage
+from ssdenoise.denoise import denoise, estimate
 from ssdenoise.errors import FormatError, MissingInputError
 from ssdenoise.methods import METHODS
 from ssdenoise.model import load_model
@@ -23,24 +25,26 @@ SPEC = DenoiseSpec(denoised_dtype="same")
 FLOAT = DenoiseSpec(denoised_dtype="float32")
 
 
-def make_model(folder: Path, volume: Volume, name: str, ndim: int) -> Path:
+def make_model(folder: Path, volume: Volume, name: str, ndim: int, **more: object) -> Path:
     """A model after a few steps: not good, but its output has the size of the signal."""
     options = {"steps": 40, "batch": 1, "patch": (4, 16, 16)} if METHODS[name].trainable else {}
     if name == "gaussian":
         options = {"sigmas": (0.8, 1.1)}
     if name == "nlm":
         options = {"patch_distance": 2}
-    spec = TrainSpec(dataset="d", noise="n", seed=0, ndim=ndim, thinning=True, method=METHODS[name](**options))  # type: ignore[arg-type]
+    spec = TrainSpec(dataset="d", noise="n", seed=0, ndim=ndim, thinning=True, method=METHODS[name](**options | more))  # type: ignore[arg-type]
     calibrate(volume.path, folder / "calibration.json")
     train(spec, volume.path, None, folder / "calibration.json", folder / "model", CPU)
     return folder / "model"
 
 
 def run(spec: DenoiseSpec, volume: Volume, model: Path, output: Path, slabs: int = 1) -> Volume:
-    records = [denoise(spec, volume.path, model, output, CPU, slab=k, slabs=slabs) for k in range(slabs)]
+    for k in range(slabs):
+        denoise(spec, volume.path, model, output, CPU, slab=k, slabs=slabs)
+    records = [output / "slabs" / f"{k}-of-{slabs}.json" for k in range(slabs)]
     for product in ("denoised", "uncertainty"):
         if (output / f"{product}.ome.zarr").exists():
-            commit_denoised(spec, volume.path, model, output, records, product)
+            commit(volume.path, records, product, output)
     return Volume(output / "denoised.ome.zarr")
 
 
@@ -75,6 +79,17 @@ def test_tiles_equal_the_whole(
     assert np.abs(tiled - whole(volume, model)).max() < 1e-5 * noisy.std()
 
 
+def test_the_paper_s_network_with_batch_normalisation_is_tile_exact_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "TILE_VOXELS", 1)
+    noisy = np.random.default_rng(0).poisson(scene((1, 1, 2, 41, 157)) / 20).astype(np.uint16)
+    volume = make_store(tmp_path, "noisy", noisy, Storage(chunk=(2, 16, 16), shard=(4, 64, 64)))
+    model = make_model(tmp_path, volume, "n2v", 2, network="paper")
+    tiled = run(FLOAT, volume, model, tmp_path / "out").read((slice(None),) * 5)
+    assert np.abs(tiled - whole(volume, model)).max() < 1e-5 * noisy.std()
+
+
 @pytest.mark.parametrize("name", ["n2v", "hqssl"])
 def test_slabs_give_the_same_bits(name: str, counts: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage, "TILE_VOXELS", 1)
@@ -102,10 +117,10 @@ def test_a_killed_job_keeps_its_finished_shards(
 
     real, written = ShardWriter.write, []
 
-    def dies_after_five(self: ShardWriter, index: tuple[int, ...], voxels: np.ndarray) -> None:
+    def dies_after_five(self: ShardWriter, index: tuple[int, ...], voxels: np.ndarray, **facts: float) -> None:
         if len(written) == 5:
             raise Killed
-        real(self, index, voxels)
+        real(self, index, voxels, **facts)
         written.append((index, self.array / Path("c", *map(str, index))))
 
     monkeypatch.setattr(ShardWriter, "write", dies_after_five)
@@ -137,9 +152,17 @@ def test_commit_refuses_while_a_slab_is_missing(
 ) -> None:
     monkeypatch.setattr(stage, "TILE_VOXELS", 1)
     model = make_model(tmp_path, counts, "gaussian", 2)
-    record = denoise(SPEC, counts.path, model, tmp_path / "out", CPU, slab=0, slabs=2)
+    denoise(SPEC, counts.path, model, tmp_path / "out", CPU, slab=0, slabs=2)
+    record = tmp_path / "out" / "slabs" / "0-of-2.json"
+    with pytest.raises(MissingInputError, match="1 of 2 slabs"):
+        commit(counts.path, [record], "denoised", tmp_path / "out")
+    denoise(SPEC, counts.path, model, tmp_path / "out", CPU, slab=1, slabs=2)
+    records = [record, tmp_path / "out" / "slabs" / "1-of-2.json"]
+    next(p for p in (tmp_path / "out" / "denoised.ome.zarr" / "0" / "c").rglob("*") if p.is_file()).unlink()
     with pytest.raises(MissingInputError, match="not written"):
-        commit_denoised(SPEC, counts.path, model, tmp_path / "out", [record], "denoised")
+        commit(counts.path, records, "denoised", tmp_path / "out")
+    with pytest.raises(MissingInputError, match="no product 'uncertainty'"):
+        commit(counts.path, records, "uncertainty", tmp_path / "out")
     assert not (tmp_path / "out" / "denoised.ome.zarr" / "zarr.json").exists()
 
 
@@ -152,7 +175,7 @@ def test_dtype_shape_and_metadata_are_kept(dtype: str, tmp_path: Path) -> None:
     assert out.array.dtype == dtype
     assert out.shape == volume.shape
     assert out.metadata == volume.metadata
-    assert out.record["cost"]["voxels"] == noisy.size
+    assert out.record["voxels"] == noisy.size
 
 
 def test_clipped_voxels_are_counted(tmp_path: Path) -> None:
@@ -168,7 +191,7 @@ def test_clipped_voxels_are_counted(tmp_path: Path) -> None:
     share = np.mean(
         (np.rint(restored.read((slice(None),) * 5)) < 0) | (np.rint(restored.read((slice(None),) * 5)) > 255)
     )
-    assert out.record["cost"]["clipped_share"] == pytest.approx(share)
+    assert out.record["clipped_voxels"] == pytest.approx(share * noisy.size)
     assert share > 0.1
 
 

@@ -9,7 +9,7 @@ import pytest
 import tifffile
 from yaozarrs import validate_zarr_store
 
-from ssdenoise.config import IngestSpec
+from ssdenoise.config.specs import IngestSpec
 from ssdenoise.errors import ConfigError, FormatError, MissingInputError, SsdenoiseError
 from ssdenoise.ingest import ingest
 from ssdenoise.store import Volume
@@ -110,8 +110,8 @@ WRONG = [
     pytest.param(truncated_compressed, "a.tif", None, FormatError, "is it whole", id="truncated-compressed"),
     pytest.param(not_a_tiff, "a.tif", None, FormatError, "cannot be read as tif", id="not-a-tiff"),
     pytest.param(saved(VOXELS), "b.npy", None, MissingInputError, "no file", id="missing"),
-    pytest.param(saved(poisoned(np.nan)), "a.npy", None, FormatError, "1 NaN or infinite", id="nan"),
-    pytest.param(saved(poisoned(np.inf)), "a.npy", None, FormatError, "1 NaN or infinite", id="inf"),
+    pytest.param(saved(poisoned(np.nan)), "a.npy", None, FormatError, "1 in plane t=0 c=0 z=3", id="nan"),
+    pytest.param(saved(poisoned(np.inf)), "a.npy", None, FormatError, "1 in plane t=0 c=0 z=3", id="inf"),
     pytest.param(saved(VOXELS[:0]), "a.npy", None, FormatError, "is empty", id="empty"),
     pytest.param(saved(VOXELS), "a.npy", "ZY", FormatError, "do not fit", id="too-few-axes"),
     pytest.param(saved(VOXELS), "a.npy", "QYX", FormatError, "has axes 'QYX'", id="unknown-axis"),
@@ -133,7 +133,16 @@ def test_wrong_sources_are_refused_and_leave_no_product(
     with pytest.raises(error, match=match) as caught:
         read(tmp_path, source, axes)
     assert "\n" not in str(caught.value)
-    assert not (tmp_path / "v.ome.zarr" / "zarr.json").exists()
+    assert not (tmp_path / "v.ome.zarr").exists()
+
+
+def test_a_volume_of_another_shape_than_its_partner_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", VOXELS)
+    noisy = read(tmp_path, "a.npy").path
+    np.save(tmp_path / "b.npy", VOXELS[:, :30])
+    with pytest.raises(FormatError, match="voxel by voxel"):
+        ingest(spec_for("b.npy"), tmp_path / "b.ome.zarr", like=noisy, root=tmp_path)
+    assert not (tmp_path / "b.ome.zarr").exists()
 
 
 def test_an_unknown_suffix_names_the_known_ones(tmp_path: Path) -> None:

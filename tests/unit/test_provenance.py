@@ -11,7 +11,7 @@ from ssdenoise import provenance
 from ssdenoise.provenance import code_hash, digest
 from tests.conftest import ROOT
 
-STAGES = ["ingest", "synthesize", "calibrate", "train", "denoise", "score", "compare", "report"]
+STAGES = ["ingest", "synthesize", "calibrate", "train", "denoise", "commit", "score", "compare", "report"]
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def changed(package: Path, module: str, old: str, new: str) -> set[str]:
 
 
 def test_editing_a_method_concerns_that_method(package: Path) -> None:
-    assert changed(package, "methods/n2v.py", "dim=1" if False else ".square().mean()", ".abs().mean()") == {
+    assert changed(package, "methods/n2v.py", ".square().mean()", ".abs().mean()") == {
         "train n2v",
         "denoise n2v",
     }
@@ -50,9 +50,21 @@ def test_editing_what_another_method_imports_concerns_both(package: Path) -> Non
     }
 
 
+def test_editing_a_network_concerns_all_trained_methods_and_nothing_before(package: Path) -> None:
+    found = changed(package, "networks.py", "self.bottom = chain(w, w)", "self.bottom = chain(w, w, w)")
+    assert found == {name for name in hashes() if name.startswith(("train ", "denoise "))}
+
+
+def test_editing_the_configuration_concerns_nothing_as_its_values_are_in_the_specs(package: Path) -> None:
+    assert (
+        changed(package, "config/models.py", '"""One row of the sheet."""', '"""A row."""\n    spare: int = 0') == set()
+    )
+    assert changed(package, "config/specs.py", "max_length=80", "max_length=81") == set()
+
+
 def test_editing_a_docstring_or_a_comment_concerns_nothing(package: Path) -> None:
     assert changed(package, "methods/n2v.py", '"""Noise2Void (Krull', '"""Noise-2-Void (Krull') == set()
-    assert changed(package, "train.py", "# forward, backward", "# there and back") == set()
+    assert changed(package, "train/__init__.py", "# forward, backward", "# there and back") == set()
 
 
 def test_editing_the_report_concerns_the_report(package: Path) -> None:
@@ -60,7 +72,7 @@ def test_editing_the_report_concerns_the_report(package: Path) -> None:
 
 
 def test_editing_the_loop_concerns_all_training_and_nothing_before(package: Path) -> None:
-    assert changed(package, "train.py", "CLIP = 1.0", "CLIP = 2.0") == {
+    assert changed(package, "train/__init__.py", "CLIP = 1.0", "CLIP = 2.0") == {
         name for name in hashes() if name.startswith("train ")
     }
 

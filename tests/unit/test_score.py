@@ -12,14 +12,14 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from ssdenoise import score as stage
 from ssdenoise.calibrate import calibrate
 from ssdenoise.compare import compare
-from ssdenoise.config import CompareSpec, ScoreSpec, Scoring
+from ssdenoise.config.specs import CompareSpec, ScoreSpec
 from ssdenoise.errors import FormatError
 from ssdenoise.score import score
 from tests.conftest import make_store, scene
 
 
 def spec_for(method: str = "noisy") -> ScoreSpec:
-    return ScoreSpec(dataset="d", situation="benchmark", noise="n", method=method, seed=0, scoring=Scoring())
+    return ScoreSpec(dataset="d", situation="benchmark", noise="n", method=method, seed=0, data_range="reference")
 
 
 @pytest.mark.parametrize("block", [16, 1024])
@@ -38,7 +38,7 @@ def test_scores_are_those_of_scikit_image_on_whole_planes(
         a, b = clean[0, 0, z].astype(float), noisy[0, 0, z].astype(float)
         assert rows["ssim"][z] == pytest.approx(structural_similarity(a, b, data_range=data_range), abs=1e-6)
         assert rows["mean_squared_error"][z] == pytest.approx(np.mean((a - b) ** 2), rel=1e-9)
-    table = compare(CompareSpec(run="r", scoring=Scoring()), [tmp_path / "s.parquet"], tmp_path / "out")
+    table = compare(CompareSpec(run="r", bootstrap_block=4), [tmp_path / "s.parquet"], tmp_path / "out")
     expected = peak_signal_noise_ratio(clean.astype(float), noisy.astype(float), data_range=data_range)
     assert table["psnr"][0] == pytest.approx(expected, abs=1e-6)
     assert table["psnr_lo"][0] < expected < table["psnr_hi"][0]
@@ -50,12 +50,12 @@ def test_residual_scores_tell_noise_from_signal(tmp_path: Path) -> None:
     estimates = {"perfect": clean, "half": clean + noise / 2, "blurred": np.full_like(clean, clean.mean())}
     noisy = make_store(tmp_path, "noisy", clean + noise).path
     calibrate(noisy, tmp_path / "c.json")
-    rows = {}
+    files = []
     for name, voxels in estimates.items():
         store = make_store(tmp_path, name, voxels).path
-        rows[name] = score(spec_for(), noisy, store, tmp_path / "c.json", None, None, tmp_path / "s.parquet").mean(
-            numeric_only=True
-        )
+        files.append(tmp_path / f"{name}.parquet")
+        score(spec_for(name), noisy, store, tmp_path / "c.json", None, None, files[-1])
+    rows = compare(CompareSpec(run="r", bootstrap_block=4), files, tmp_path / "out").set_index("method").T
     assert rows["perfect"]["residual_ratio"] == pytest.approx(1, abs=0.05)
     assert rows["perfect"]["residual_correlation"] == pytest.approx(0, abs=0.03)
     assert rows["half"]["residual_ratio"] == pytest.approx(0.25, abs=0.02)
@@ -85,10 +85,10 @@ def test_tables_of_a_run_state_their_definitions(tmp_path: Path) -> None:
     for name in ("noisy", "n2v"):
         files.append(tmp_path / f"{name}.parquet")
         score(spec_for(name), stores["noisy"], stores[name], tmp_path / "c.json", None, stores["clean"], files[-1])
-    table = compare(CompareSpec(run="r", scoring=Scoring()), files, tmp_path / "out")
+    table = compare(CompareSpec(run="r", bootstrap_block=4), files, tmp_path / "out")
     assert table["gain"].tolist() == [0.0, pytest.approx(20 * np.log10(4), abs=1e-3)]
     for suffix in ("csv", "md", "tex"):
         assert "n2v" in (tmp_path / "out" / f"comparison.{suffix}").read_text()
-    assert "neither rounded nor clipped" in (tmp_path / "out" / "comparison.md").read_text()
+    assert "neither rounded nor clipped by us" in (tmp_path / "out" / "comparison.md").read_text()
     assert r"\toprule" in (tmp_path / "out" / "comparison.tex").read_text()
     assert len(pd.read_parquet(tmp_path / "out" / "scores.parquet")) == 8

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import zarr
 from yaozarrs import validate_zarr_store
 
 from ssdenoise.errors import FormatError, MissingInputError
-from ssdenoise.store import Layout, Metadata, ShardWriter, Volume, commit, records_of, to_dtype
+from ssdenoise.store import Layout, Metadata, ShardWriter, Volume, commit, records_of, shards, to_dtype
 from tests.conftest import make_store, scene
 
 META = Metadata("v", (0.5, 0.1, 0.1), ("one",))
@@ -18,7 +19,7 @@ META = Metadata("v", (0.5, 0.1, 0.1), ("one",))
 def write(path: Path, voxels: np.ndarray, key: str = "k", skip: int = 0) -> Layout:
     layout = Layout.fit(voxels.shape, str(voxels.dtype), (2, 64, 64), (4, 128, 128))
     writer = ShardWriter(path, layout, key)
-    for index, region in writer.regions()[skip:]:
+    for index, region in list(writer.regions())[skip:]:
         writer.write(index, voxels[region])
     return layout
 
@@ -97,6 +98,45 @@ def test_the_digest_is_that_of_the_voxels(tmp_path: Path) -> None:
     voxels[0, 0, 2, 7, 8] += 1
     assert same[0] == same[1]
     assert make_store(tmp_path, "c", voxels).digest != same[0]
+
+
+def test_a_deleted_shard_or_store_is_not_taken_for_done(tmp_path: Path) -> None:
+    voxels = scene((1, 1, 4, 130, 130)).astype(np.uint16)
+    layout = write(tmp_path / "v.ome.zarr", voxels)
+    commit(tmp_path / "v.ome.zarr", layout, "k", META, {})
+    shutil.rmtree(tmp_path / "v.ome.zarr")  # but not the records beside it
+    writer = ShardWriter(tmp_path / "v.ome.zarr", layout, "k")
+    assert not any(writer.is_done(index) for index, _ in writer.regions())
+    with pytest.raises(MissingInputError, match="not written"):
+        commit(tmp_path / "v.ome.zarr", layout, "k", META, {})
+
+
+def test_a_shard_killed_between_file_and_record_is_not_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    voxels = scene((1, 1, 4, 130, 130)).astype(np.uint16)
+    layout = write(tmp_path / "v.ome.zarr", voxels, key="old")
+    writer = ShardWriter(tmp_path / "v.ome.zarr", layout, "new")
+
+    def killed(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shards, "write_text", killed)
+    index, region = next(writer.regions())
+    with pytest.raises(KeyboardInterrupt):
+        writer.write(index, voxels[region] + 1)
+    monkeypatch.undo()
+    assert not ShardWriter(tmp_path / "v.ome.zarr", layout, "old").is_done(index)
+
+
+def test_writing_a_shard_withdraws_an_earlier_commit(tmp_path: Path) -> None:
+    voxels = scene((1, 1, 4, 130, 130)).astype(np.uint16)
+    layout = write(tmp_path / "v.ome.zarr", voxels, key="old")
+    commit(tmp_path / "v.ome.zarr", layout, "old", META, {})
+    writer = ShardWriter(tmp_path / "v.ome.zarr", layout, "new")
+    assert Volume(tmp_path / "v.ome.zarr").shape == voxels.shape
+    index, region = next(writer.regions())
+    writer.write(index, voxels[region])
+    with pytest.raises(MissingInputError, match="no finished store"):
+        Volume(tmp_path / "v.ome.zarr")
 
 
 def test_blocks_that_are_no_whole_shard_are_refused(tmp_path: Path) -> None:

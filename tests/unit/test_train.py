@@ -12,12 +12,13 @@ import torch
 
 from ssdenoise import train as stage
 from ssdenoise.calibrate import calibrate
-from ssdenoise.config import TrainSpec
-from ssdenoise.errors import ConfigError, FormatError, TrainingDiverged
+from ssdenoise.config.models import TrainSpec
+from ssdenoise.errors import ConfigError, FormatError, MissingInputError, TrainingDiverged
 from ssdenoise.methods import METHODS, Batch, Network, TrainedMethod
 from ssdenoise.model import load_model
 from ssdenoise.store import Volume
-from ssdenoise.train import EVERY, Sampler, learning_rate, train
+from ssdenoise.train import learning_rate, train
+from ssdenoise.train.sampling import Sampler
 from tests.conftest import CPU, make_store, scene
 
 
@@ -97,7 +98,7 @@ def test_every_method_trains_and_loads(name: str, ndim: int, counts: Volume, cal
 def test_seeds_and_steps_draw_different_patches_and_repeat(counts: Volume) -> None:
     def batch(seed: int, step: int) -> np.ndarray:
         spec = spec_for("n2v").model_copy(update={"seed": seed})
-        sampler = Sampler(spec, spec.method, [counts], counts.intensities().normalization())  # type: ignore[arg-type]
+        sampler = Sampler(spec, spec.method, [counts], counts.intensities().normalization(), (4, 4))  # type: ignore[arg-type]
         return sampler.batch(step)[0].noisy.numpy()
 
     np.testing.assert_array_equal(batch(0, 5), batch(0, 5))
@@ -111,7 +112,7 @@ def test_patches_are_voxels_of_the_volume_and_avoid_held_out_cells(tmp_path: Pat
     volume = make_store(tmp_path, "labels", labels)
     spec = spec_for("n2v", ndim, patch=(3, 10, 10))
     normalization = volume.intensities().normalization()
-    sampler = Sampler(spec, spec.method, [volume], normalization)  # type: ignore[arg-type]
+    sampler = Sampler(spec, spec.method, [volume], normalization, (1, 1))  # type: ignore[arg-type]
     held = np.zeros(labels.shape[2:], bool)
     for _, *cell in sampler.held_out:
         held[tuple(slice(i * p, (i + 1) * p) for i, p in zip(cell, sampler.patch, strict=True))] = True
@@ -132,11 +133,18 @@ def test_patches_are_voxels_of_the_volume_and_avoid_held_out_cells(tmp_path: Pat
 
 def test_thinned_pairs_differ_from_step_to_step_and_share_the_scene(counts: Volume) -> None:
     spec = spec_for("n2n")
-    sampler = Sampler(spec, spec.method, [counts], counts.intensities().normalization())  # type: ignore[arg-type]
+    sampler = Sampler(spec, spec.method, [counts], counts.intensities().normalization(), (4, 4))  # type: ignore[arg-type]
     batch = sampler.batch(0)[0]
     assert batch.target is not None
     assert not torch.equal(batch.noisy, batch.target)
     assert np.corrcoef(batch.noisy.flatten(), batch.target.flatten())[0, 1] > 0.2
+    # the same place thinned twice gives other pairs, whose mean is the counts
+    pairs = [sampler._pair(0, (2, 8, 8), np.random.default_rng(i), augment=False) for i in range(2)]
+    assert not np.array_equal(pairs[0][0], pairs[1][0])
+    whole = sampler.normalization.apply(
+        counts.read((slice(0, 1), slice(0, 1), slice(2, 3), slice(8, 24), slice(8, 24)))
+    )
+    np.testing.assert_allclose((pairs[0][0] + pairs[0][1]) / 2, whole[0, :, 0], atol=1e-5)
 
 
 def test_learning_rate_ramps_up_and_down() -> None:
@@ -173,5 +181,45 @@ def test_known_parameters_need_synthesized_noise(counts: Volume, calibration: Pa
         train(spec_for("hqssl", parameters="known"), counts.path, None, calibration, tmp_path / "m", CPU)
 
 
-def test_checkpoints_are_frequent() -> None:
-    assert EVERY <= 100
+@pytest.mark.parametrize(("name", "patch"), [("n2n", (4, 60, 60)), ("hqssl", (4, 30, 50)), ("n2v", (4, 50, 50))])
+def test_patches_are_cut_to_the_network_s_stride(
+    name: str, patch: tuple[int, int, int], counts: Volume, calibration: Path, tmp_path: Path
+) -> None:
+    train(spec_for(name, patch=patch, steps=2), counts.path, None, calibration, tmp_path / "m", CPU)
+    assert (tmp_path / "m" / "model.json").exists()
+
+
+def test_a_volume_smaller_than_the_stride_is_refused(tmp_path: Path) -> None:
+    volume = make_store(tmp_path, "thin", np.ones((1, 1, 3, 6, 40), np.uint16))
+    calibrate(volume.path, tmp_path / "c.json")
+    with pytest.raises(FormatError, match="needs at least"):
+        train(spec_for("hqssl"), volume.path, None, tmp_path / "c.json", tmp_path / "m", CPU)
+
+
+def test_known_parameters_must_fit_the_likelihood(counts: Volume, calibration: Path, tmp_path: Path) -> None:
+    from ssdenoise.config.specs import SynthesizeSpec
+    from ssdenoise.noise import PoissonGaussianNoise
+    from ssdenoise.synthesize import synthesize
+    from tests.conftest import STORAGE
+
+    noise = PoissonGaussianNoise(kind="poisson_gaussian", gain=2, read_noise=1)
+    spec = SynthesizeSpec(key=(0, "d", "n", 0), noise=noise, storage=STORAGE)
+    synthesize(spec, counts.path, tmp_path / "s.ome.zarr")
+    wrong = spec_for("hqssl", parameters="known", likelihood="gaussian")
+    with pytest.raises(ConfigError, match="cannot describe"):
+        train(wrong, tmp_path / "s.ome.zarr", None, calibration, tmp_path / "m", CPU)
+    train(spec_for("hqssl", parameters="known"), tmp_path / "s.ome.zarr", None, calibration, tmp_path / "m", CPU)
+    gain = load_model(tmp_path / "m").net.gain
+    scale = Volume(tmp_path / "s.ome.zarr").intensities().normalization().scale
+    assert float(gain) == pytest.approx(2 / scale)
+
+
+def test_model_files_can_be_read_by_a_group(counts: Volume, calibration: Path, tmp_path: Path) -> None:
+    train(spec_for("gaussian"), counts.path, None, calibration, tmp_path / "m", CPU)
+    modes = {(tmp_path / "m" / name).stat().st_mode & 0o777 for name in ("model.safetensors", "model.json")}
+    assert len(modes) == 1
+
+
+def test_a_missing_calibration_is_one_line(counts: Volume, tmp_path: Path) -> None:
+    with pytest.raises(MissingInputError, match="run the stage"):
+        train(spec_for("n2v"), counts.path, None, tmp_path / "nowhere.json", tmp_path / "m", CPU)

@@ -5,7 +5,9 @@ import re
 import sys
 from pathlib import Path
 
-from ssdenoise.config import CompareSpec, DenoiseSpec, MEASURED, Project, dump
+from ssdenoise.config.models import MEASURED
+from ssdenoise.config.project import Project
+from ssdenoise.config.specs import dump
 from ssdenoise.errors import SsdenoiseError
 
 try:
@@ -64,6 +66,15 @@ def source(wildcards):
     return getattr(row, column(wildcards)).partition("#")[0]
 
 
+def like(wildcards):
+    """The noisy volume, whose shape a reference or a pair must have."""
+    if column(wildcards) in ("reference", "pair"):
+        return (
+            f"results/{RUN}/{wildcards.dataset}/{MEASURED}/noisy-0.ome.zarr/zarr.json"
+        )
+    return []
+
+
 def ingest_spec(wildcards):
     return dump(PROJECT.ingest(wildcards.dataset, column(wildcards)))
 
@@ -96,7 +107,7 @@ def score_spec(wildcards):
 
 
 def denoise_spec(wildcards):
-    return dump(DenoiseSpec(denoised_dtype=PROJECT.config.denoised_dtype))
+    return dump(PROJECT.denoise(wildcards.dataset))
 
 
 def pair(wildcards):

@@ -18,7 +18,8 @@ rule fetch:
 
 rule ingest_truth:
     input:
-        source,
+        source=source,
+        like=like,
     output:
         f"results/{RUN}/{{dataset}}/{{role}}.ome.zarr/zarr.json",
     log:
@@ -31,8 +32,9 @@ rule ingest_truth:
     params:
         spec=ingest_spec,
         code=code("ingest"),
+        like=option("like"),
     shell:
-        "python -m ssdenoise ingest --spec {params.spec:q} --output {output} 2> {log}"
+        "python -m ssdenoise ingest --spec {params.spec:q} {params.like} --output {output} 2> {log}"
 
 
 use rule ingest_truth as ingest_noisy with:

@@ -27,7 +27,6 @@ rule denoise:
 rule commit:
     input:
         noisy=f"results/{RUN}/{{dataset}}/{{noise}}/noisy-0.ome.zarr/zarr.json",
-        model=f"{MODEL}/model.safetensors",
         slabs=slabs,
     output:
         f"{MODEL}/{{product}}.ome.zarr/zarr.json",
@@ -39,8 +38,8 @@ rule commit:
         mem_mb=2000,
         runtime=60,
     params:
-        spec=denoise_spec,
+        code=code("commit"),
         folder=folder,
     shell:
-        "python -m ssdenoise commit --spec {params.spec:q} --noisy {input.noisy} --model {params.folder}"
-        " --output {params.folder} --product {wildcards.product} {input.slabs} 2> {log}"
+        "python -m ssdenoise commit --noisy {input.noisy} --output {params.folder}"
+        " --product {wildcards.product} {input.slabs} 2> {log}"

@@ -21,7 +21,8 @@ rule score:
         folder=folder,
     shell:
         "python -m ssdenoise score --spec {params.spec:q} --noisy {input.noisy} --denoised {input.denoised}"
-        " --calibration {input.calibration} --model {params.folder} {params.truth} --output {output} 2> {log}"
+        " --calibration {input.calibration} --model {params.folder} {params.truth} --output {output}"
+        " --threads {threads} 2> {log}"
 
 
 rule score_noisy:
@@ -44,7 +45,7 @@ rule score_noisy:
         truth=option("truth"),
     shell:
         "python -m ssdenoise score --spec {params.spec:q} --noisy {input.noisy} --denoised {input.noisy}"
-        " --calibration {input.calibration} {params.truth} --output {output} 2> {log}"
+        " --calibration {input.calibration} {params.truth} --output {output} --threads {threads} 2> {log}"
 
 
 rule compare:
@@ -58,6 +59,7 @@ rule compare:
         ),
         f"results/{RUN}/comparison.md",
         f"results/{RUN}/comparison.tex",
+        f"results/{RUN}/comparison.json",
         f"results/{RUN}/scores.parquet",
     log:
         f"results/{RUN}/logs/compare.log",
@@ -67,7 +69,7 @@ rule compare:
         mem_mb=1000,
         runtime=30,
     params:
-        spec=dump(CompareSpec(run=RUN, scoring=PROJECT.config.scoring)),
+        spec=dump(PROJECT.compare()),
         code=code("compare"),
     shell:
         "python -m ssdenoise compare --spec {params.spec:q} --output results/{RUN} {input} 2> {log}"

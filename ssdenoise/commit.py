@@ -1,0 +1,62 @@
+"""Commit: finish a denoised volume once all its slabs are written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssdenoise import store
+from ssdenoise.errors import MissingInputError
+from ssdenoise.provenance import read_json
+from ssdenoise.store import Layout, Volume
+
+
+def commit(noisy: Path, slabs: Sequence[Path], product: str, output: Path) -> dict[str, Any]:
+    """Build the pyramid, add up the digests, and write the root `zarr.json`.
+
+    Parameters
+    ----------
+    noisy : Path
+        Store of the noisy volume, whose metadata are kept.
+    slabs : sequence of Path
+        Records that `denoise` wrote, one for each slab.
+    product : str
+        `denoised` or `uncertainty`.
+    output : Path
+        Folder that holds the store.
+
+    Returns
+    -------
+    dict
+        The commit record; its `cost` sums the seconds of the network over all tiles, whatever job they ran in.
+
+    Raises
+    ------
+    MissingInputError
+        If a shard, a slab or the product is missing.
+    """
+    records = [read_json(path) for path in slabs]
+    if product not in records[0]["layouts"]:
+        raise MissingInputError(f"{slabs[0]} has no product {product!r}, only {', '.join(records[0]['layouts'])}")
+    if len(keys := {record["key"] for record in records}) > 1 or len(records) != records[0]["slabs"]:
+        raise MissingInputError(
+            f"{output} has {len(records)} of {records[0]['slabs']} slabs, from {len(keys)} sets of model and options; "
+            "run `denoise` for all slabs"
+        )
+    volume, layout = Volume(noisy), Layout.from_json(records[0]["layouts"][product])
+    jobs = [record["provenance"] for record in records]
+    return store.commit(
+        output / f"{product}.ome.zarr",
+        layout,
+        records[0]["key"],
+        volume.metadata,
+        {
+            "provenance": jobs[0],
+            "peak_memory_mb": max(job["peak_memory_mb"] for job in jobs),
+            "voxels": int(np.prod(volume.shape)),
+        },
+        sum_of=("seconds", "clipped_voxels"),
+    )

@@ -1,0 +1,170 @@
+"""The configuration file and the sheet of datasets: what a project can ask for."""
+
+from __future__ import annotations
+
+import csv
+import json
+from functools import reduce
+from operator import or_
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+
+from pydantic import Field, field_validator, model_validator
+
+from ssdenoise.config.specs import Download, Name, Situation, Storage, Strict, validated
+from ssdenoise.errors import ConfigError, MissingInputError
+from ssdenoise.methods import METHODS, Method
+from ssdenoise.noise import Noise
+from ssdenoise.provenance import listed
+
+if TYPE_CHECKING:
+    AnyMethod = Method
+else:
+    AnyMethod = Annotated[reduce(or_, METHODS.values()), Field(discriminator="name")]
+
+T = TypeVar("T")
+
+#: Stands in paths and tables for noise that was measured, not synthesized.
+MEASURED = "measured"
+
+#: Stands in tables for the noisy input among the method entries.
+NOISY = "noisy"
+
+
+class TrainSpec(Strict):
+    """Options of `train`."""
+
+    dataset: str
+    noise: str
+    seed: int
+    ndim: Literal[2, 3]
+    thinning: bool
+    method: AnyMethod
+
+
+class Scoring(Strict):
+    """How estimates are compared with the clean volume or the reference."""
+
+    data_range: Annotated[float, Field(gt=0)] | Literal["reference"] = Field(
+        "reference",
+        description="Intensity range of PSNR and SSIM: a number, or `reference`: maximum minus minimum of the clean "
+        "volume or the reference. Stated in the tables.",
+    )
+    bootstrap_block: int = Field(4, ge=1, description="Planes per run in the block bootstrap of the intervals.")
+
+
+class Dataset(Strict):
+    """One row of the sheet."""
+
+    dataset: Name = Field(description="Name; letters, digits, `_`, `-` and single dots.")
+    clean: str | None = Field(None, description="Source of the clean volume (benchmark).")
+    noisy: str | None = Field(None, description="Source of the noisy volume (reference, archive).")
+    reference: str | None = Field(None, description="Source of the reference: averaged or repeated frames.")
+    pair: str | None = Field(
+        None, description="Where the second realization comes from: a source, or `thinning` of photon counts."
+    )
+    axes: str | None = Field(None, description="Axes of the sources' arrays, where the files do not say: e.g. `ZYX`.")
+    ndim: Literal[2, 3] = Field(2, description="2: planes are denoised one by one; 3: volumes.")
+    slabs: int = Field(1, ge=1, description="Jobs that one volume's inference is spread over.")
+    methods: tuple[Name, ...] | None = Field(None, description="Method entries, comma-separated; empty: all.")
+    noise: tuple[Name, ...] | None = Field(None, description="Noise levels, comma-separated; empty: all (benchmark).")
+    denoised_dtype: Literal["same", "float32"] = Field(
+        "same", description="`same`: the denoised volume keeps the noisy volume's dtype, rounded and clipped."
+    )
+    voxel_size_um: tuple[float, float, float] | None = Field(
+        None, description="Z,Y,X in micrometres, where the file does not say."
+    )
+
+    @field_validator("methods", "noise", "voxel_size_um", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("methods", "noise")
+    @classmethod
+    def _once(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return _unique(names) if names else names
+
+    @field_validator("ndim", "slabs", mode="before")
+    @classmethod
+    def _integer(cls, value: object) -> object:
+        return int(value) if isinstance(value, str) and value.isdigit() else value
+
+    @model_validator(mode="after")
+    def _one_situation(self) -> Dataset:
+        if (self.clean is None) == (self.noisy is None):
+            raise ValueError("needs either `clean` (benchmark) or `noisy` (reference, archive), not both or none")
+        if self.clean is not None and (self.reference is not None or self.pair is not None):
+            raise ValueError("`clean` stands alone: noise and pairs are synthesized, the clean volume is the reference")
+        if self.clean is None and self.noise is not None:
+            raise ValueError("`noise` is for datasets with a clean volume; this one has its own")
+        return self
+
+    @property
+    def situation(self) -> Situation:
+        """What the dataset has, hence how it is scored."""
+        if self.clean is not None:
+            return "benchmark"
+        return "reference" if self.reference is not None else "archive"
+
+    @property
+    def has_pair(self) -> bool:
+        """Whether a second realization can be had."""
+        return self.clean is not None or self.pair is not None
+
+
+def _unique(values: tuple[T, ...]) -> tuple[T, ...]:
+    if twice := {value for value in values if values.count(value) > 1}:
+        raise ValueError(f"{listed(map(str, twice))} stands there more than once")
+    return values
+
+
+class Config(Strict):
+    """A project: `config/config.yaml`."""
+
+    run: Name = Field(description="Name of the run; products go to `results/{run}`.")
+    datasets: str = Field("config/datasets.tsv", description="Path of the sheet.")
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1, description="One model per seed.")
+    noise_seed: int = Field(0, ge=0, description="Seed of the synthesized noise.")
+    downloads: dict[Name, Download] = Field({}, description="Files to fetch before anything else.")
+    noise: dict[Name, Noise] = Field({}, description="Noise levels for datasets with a clean volume.")
+    methods: dict[Name, AnyMethod] = Field(min_length=1, description="Method entries: a method with its options.")
+    storage: Storage = Storage()
+    scoring: Scoring = Scoring()
+
+    @field_validator("seeds")
+    @classmethod
+    def _each_seed_once(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        return _unique(seeds)
+
+    @model_validator(mode="after")
+    def _names_are_free(self) -> Config:
+        for reserved, names, what in ((MEASURED, self.noise, "noise level"), (NOISY, self.methods, "method entry")):
+            if reserved in names:
+                raise ValueError(f"{reserved!r} is no name for a {what}: paths and tables use it themselves")
+        _unique(tuple(Path(member).name for download in self.downloads.values() for member in download.members))
+        return self
+
+
+def read_sheet(path: Path) -> list[Dataset]:
+    """Rows of a tab-separated sheet; empty cells are absent, lines that begin with # are comments."""
+    if not path.is_file():
+        raise MissingInputError(f"no sheet {path}; the key `datasets` of the config names it")
+    lines = [line for line in path.read_text().splitlines() if line.strip() and not line.startswith("#")]
+    rows = []
+    for number, cells in enumerate(csv.DictReader(lines, delimiter="\t"), 1):
+        if None in cells:
+            raise ConfigError(f"{path}: row {number} has more cells than the header has columns")
+        row = {key: value.strip() for key, value in cells.items() if value is not None and value.strip()}
+        rows.append(validated(Dataset, row, f"{path}: row {number}"))
+    names = [row.dataset for row in rows]
+    if not rows:
+        raise ConfigError(f"{path} has no datasets")
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ConfigError(f"{path}: the name {listed(twice)} stands in more than one row")
+    return rows
+
+
+def schema() -> str:
+    """JSON schema of the configuration, for editors; `config/schema.json` holds it."""
+    return json.dumps(Config.model_json_schema(), indent=1) + "\n"

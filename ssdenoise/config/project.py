@@ -1,0 +1,132 @@
+"""A checked project: configuration and sheet together, and what the Snakemake rules ask of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ssdenoise.config.models import MEASURED, Config, Dataset, TrainSpec, read_sheet
+from ssdenoise.config.specs import CompareSpec, DenoiseSpec, FetchSpec, IngestSpec, ScoreSpec, SynthesizeSpec, validated
+from ssdenoise.errors import ConfigError, MissingInputError
+from ssdenoise.provenance import code_hash, listed
+
+
+class Project:
+    """A checked configuration with its sheet; what the Snakemake rules ask.
+
+    Parameters
+    ----------
+    config : mapping
+        Content of the YAML file.
+    root : Path
+        Folder that relative paths start from.
+    """
+
+    def __init__(self, config: dict[str, Any], root: Path) -> None:
+        self.config = validated(Config, config, "config")
+        self.root = root
+        self.datasets = {row.dataset: row for row in read_sheet(root / self.config.datasets)}
+        for row in self.datasets.values():
+            self._check(row)
+
+    def _check(self, row: Dataset) -> None:
+        where = f"{self.config.datasets}: dataset {row.dataset!r}"
+        for kind, names, known in (
+            ("method entry", row.methods, self.config.methods),
+            ("noise level", row.noise, self.config.noise),
+        ):
+            for name in names or ():
+                if name not in known:
+                    raise ConfigError(f"{where} names the {kind} {name!r}; the config has {listed(known) or 'none'}")
+        if row.clean is not None and not self.noise_of(row.dataset):
+            raise ConfigError(f"{where} is clean and the config has no noise levels; add one under `noise:`")
+        for name in self.methods_of(row.dataset):
+            if self.config.methods[name].needs_pair and not row.has_pair:
+                raise ConfigError(
+                    f"{where} offers no pairs, which {name!r} needs; fill its `pair` column (a source, or `thinning` "
+                    f"for photon counts) or list other entries in its `methods` column"
+                )
+        for source in (row.clean, row.noisy, row.reference, row.pair):
+            path = source.partition("#")[0] if source and source != "thinning" else ""
+            if path and path not in self.downloaded and not (self.root / path).exists():
+                raise MissingInputError(f"{where}: no file {path}; it is neither on disk nor among the downloads")
+
+    @property
+    def downloaded(self) -> dict[str, FetchSpec]:
+        """Path of each downloaded file, and how to get it."""
+        return {
+            f"results/downloads/{Path(member).name}": FetchSpec(download=download, member=member)
+            for download in self.config.downloads.values()
+            for member in download.members
+        }
+
+    def methods_of(self, dataset: str) -> tuple[str, ...]:
+        """Method entries that run on a dataset."""
+        return self.datasets[dataset].methods or tuple(self.config.methods)
+
+    def noise_of(self, dataset: str) -> tuple[str, ...]:
+        """Noise levels of a dataset."""
+        row = self.datasets[dataset]
+        return (MEASURED,) if row.clean is None else row.noise or tuple(self.config.noise)
+
+    def jobs(self) -> list[tuple[str, str, str, int]]:
+        """Dataset, noise level, method entry and seed of each model; methods that draw no lots run for one seed."""
+        return [
+            (dataset, noise, method, seed)
+            for dataset in self.datasets
+            for noise in self.noise_of(dataset)
+            for method in self.methods_of(dataset)
+            for seed in self.config.seeds[: None if self.config.methods[method].trainable else 1]
+        ]
+
+    def ingest(self, dataset: str, role: str) -> IngestSpec:
+        """Options for the volume that a dataset has under a column of the sheet."""
+        row = self.datasets[dataset]
+        source: str = getattr(row, role)
+        return IngestSpec(
+            name=f"{dataset} {role}",
+            source=source,
+            axes=row.axes,
+            voxel_size_um=row.voxel_size_um,
+            storage=self.config.storage,
+        )
+
+    def synthesize(self, dataset: str, noise: str, realization: int) -> SynthesizeSpec:
+        """Options for one realization."""
+        key = (self.config.noise_seed, dataset, noise, realization)
+        return SynthesizeSpec(key=key, noise=self.config.noise[noise], storage=self.config.storage)
+
+    def train(self, dataset: str, noise: str, method: str, seed: int) -> TrainSpec:
+        """Options for one model."""
+        row = self.datasets[dataset]
+        return TrainSpec(
+            dataset=dataset,
+            noise=noise,
+            seed=seed,
+            ndim=row.ndim,
+            thinning=self.config.methods[method].needs_pair and row.pair == "thinning",
+            method=self.config.methods[method],
+        )
+
+    def denoise(self, dataset: str) -> DenoiseSpec:
+        """Options for inference on a dataset."""
+        return DenoiseSpec(denoised_dtype=self.datasets[dataset].denoised_dtype)
+
+    def score(self, dataset: str, noise: str, method: str, seed: int) -> ScoreSpec:
+        """Options for the scores of one denoised volume."""
+        return ScoreSpec(
+            dataset=dataset,
+            situation=self.datasets[dataset].situation,
+            noise=noise,
+            method=method,
+            seed=seed,
+            data_range=self.config.scoring.data_range,
+        )
+
+    def compare(self) -> CompareSpec:
+        """Options for the tables."""
+        return CompareSpec(run=self.config.run, bootstrap_block=self.config.scoring.bootstrap_block)
+
+    def code(self, stage: str, entry: str | None = None) -> str:
+        """Hash of the code that a stage runs, for a method entry where there is one."""
+        return code_hash(stage, self.config.methods[entry].name if entry else None)

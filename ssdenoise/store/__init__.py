@@ -1,0 +1,12 @@
+"""Volumes on disk: OME-Zarr 0.5, axes TCZYX, sharded, written shard by shard, resumable and committed last.
+
+A store under construction has its arrays but no root `zarr.json`; no reader opens it. `ShardWriter` writes its shards,
+`commit` builds the pyramid, adds up the digests and writes the root `zarr.json` last: that file is the product.
+`Volume` reads a finished store.
+"""
+
+from ssdenoise.store.commit import Metadata, commit
+from ssdenoise.store.shards import AXES, Layout, ShardWriter, records_of, to_dtype
+from ssdenoise.store.volume import Volume
+
+__all__ = ["AXES", "Layout", "Metadata", "ShardWriter", "Volume", "commit", "records_of", "to_dtype"]

@@ -1,0 +1,163 @@
+"""Finishing a store: pyramid, digests, OME metadata, and the root `zarr.json` last."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from yaozarrs import v05, validate_ome_object
+
+from ssdenoise.errors import MissingInputError
+from ssdenoise.intensity import Intensities
+from ssdenoise.provenance import digest, write_json
+from ssdenoise.store.shards import Layout, ShardWriter, to_dtype
+
+#: A pyramid is built down to this many voxels a side.
+SMALLEST_LEVEL = 256
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a volume carries besides voxels: voxel size in micrometres (Z, Y, X; None: unknown) and channel names."""
+
+    name: str
+    voxel_size_um: tuple[float, float, float] | None
+    channels: tuple[str, ...]
+
+
+def commit(
+    store: str | Path,
+    layout: Layout,
+    key: str,
+    metadata: Metadata,
+    provenance: Mapping[str, Any],
+    sum_of: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Finish a store whose full-resolution shards are all written: pyramid, digests, and the root `zarr.json` last.
+
+    Parameters
+    ----------
+    store : path
+        The store, `*.ome.zarr`.
+    layout, key
+        As its shards were written with.
+    metadata : Metadata
+    provenance : mapping
+        What else goes into the commit record.
+    sum_of : sequence of str
+        Facts of the shards' records to add up.
+
+    Returns
+    -------
+    dict
+        The commit record: digest, intensities, provenance.
+
+    Raises
+    ------
+    MissingInputError
+        If a shard is missing.
+    """
+    store = Path(store)
+    shapes, scales = _pyramid(layout.shape, metadata.voxel_size_um)
+    total, parts, facts = Intensities(), [], dict.fromkeys(sum_of, 0.0)
+    for level, shape in enumerate(shapes):
+        writer = ShardWriter(store, layout.resized(shape), key, level)
+        if level:
+            _downsample(writer, store / str(level - 1), scales[level], scales[level - 1])
+        for index, _ in writer.regions():
+            record = writer.record(index)
+            if record is None:
+                raise MissingInputError(f"shard {index} of {store} is not written; run its slab again, then commit")
+            parts.append(f"{level}/{index}:{record['digest']}")
+            if level == 0:
+                total = total + Intensities.from_json(record)
+                facts = {name: value + record["facts"].get(name, 0.0) for name, value in facts.items()}
+        writer.tidy()
+    for stray in [path for path in store.iterdir() if path.name.isdigit() and int(path.name) >= len(shapes)]:
+        shutil.rmtree(stray)  # of an earlier, larger volume
+    attributes = {
+        "ome": _ome(metadata, scales, total),
+        "ssdenoise": {
+            "digest": digest(*parts),
+            "intensities": total.to_json(),
+            "metadata": {"voxel_size_um": metadata.voxel_size_um, "channels": metadata.channels},
+            **facts,
+            **provenance,
+        },
+    }
+    validate_ome_object(attributes, v05.OMEAttributes)
+    write_json(store / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": attributes})
+    return attributes["ssdenoise"]
+
+
+def _pyramid(
+    shape: Sequence[int], voxel_size_um: Sequence[float] | None
+) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+    """Shape of each level and its downsampling against level 0; Z is halved once it is as finely sampled as Y and X."""
+    shapes: list[tuple[int, ...]] = [tuple(shape)]
+    scales: list[tuple[int, ...]] = [(1, 1, 1, 1, 1)]
+    z, y, x = voxel_size_um or (np.inf, 1, 1)
+    while max(shapes[-1][3:]) > SMALLEST_LEVEL:
+        step = (1, 1, 2 if z <= min(y, x) * 1.5 else 1, 2, 2)
+        z, y, x = z * step[2], 2 * y, 2 * x
+        scales.append(tuple(a * b for a, b in zip(scales[-1], step, strict=True)))
+        shapes.append(tuple(-(-n // s) for n, s in zip(shapes[-1], step, strict=True)))
+    return shapes, scales
+
+
+def _downsample(writer: ShardWriter, finer: Path, scale: Sequence[int], finer_scale: Sequence[int]) -> None:
+    """Write one level as block means of the level before, shard by shard."""
+    source = zarr.open_array(str(finer), mode="r")
+    step = [a // b for a, b in zip(scale, finer_scale, strict=True)]
+    for index, region in writer.regions():
+        if writer.is_done(index):
+            continue
+        fine = tuple(slice(r.start * s, min(r.stop * s, n)) for r, s, n in zip(region, step, source.shape, strict=True))
+        voxels = np.asarray(source[fine])
+        odd = [(0, -n % s) for n, s in zip(voxels.shape, step, strict=True)]
+        voxels = np.pad(voxels, odd, mode="edge")
+        split = [n for size, s in zip(voxels.shape, step, strict=True) for n in (size // s, s)]
+        mean = voxels.reshape(split).mean(axis=tuple(range(1, 10, 2)), dtype=np.float64)
+        writer.write(index, to_dtype(mean, writer.layout.dtype))
+
+
+def _ome(metadata: Metadata, scales: Sequence[Sequence[int]], total: Intensities) -> dict[str, Any]:
+    """OME-Zarr 0.5 metadata, through the model that also validates it."""
+    size = metadata.voxel_size_um
+    unit = "micrometer" if size else None
+    window = v05.OmeroWindow(
+        min=total.minimum, max=total.maximum, start=total.quantile(0.001), end=total.quantile(0.999)
+    )
+    base = (1.0, 1.0, *(size or (1.0, 1.0, 1.0)))
+    image = v05.Image(
+        multiscales=[
+            v05.Multiscale(
+                name=metadata.name,
+                axes=[
+                    v05.TimeAxis(name="t"),
+                    v05.ChannelAxis(name="c"),
+                    *(v05.SpaceAxis(name=axis, unit=unit) for axis in "zyx"),
+                ],
+                datasets=[
+                    v05.Dataset(
+                        path=str(level),
+                        coordinateTransformations=[
+                            v05.ScaleTransformation(scale=[float(b * s) for b, s in zip(base, scale, strict=True)])
+                        ],
+                    )
+                    for level, scale in enumerate(scales)
+                ],
+                type="mean",
+            )
+        ],
+        omero=v05.Omero(
+            channels=[v05.OmeroChannel(label=name, color="FFFFFF", window=window) for name in metadata.channels]
+        ),
+    )
+    dumped: dict[str, Any] = image.model_dump(mode="json", exclude_none=True)
+    return dumped

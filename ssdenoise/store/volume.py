@@ -1,0 +1,88 @@
+"""Reading a finished store."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+import zarr
+
+from ssdenoise.errors import FormatError, MissingInputError
+from ssdenoise.grid import Region
+from ssdenoise.intensity import Intensities
+from ssdenoise.store.commit import Metadata
+from ssdenoise.store.shards import AXES, Layout
+
+
+class Volume:
+    """A finished store, read only.
+
+    Attributes
+    ----------
+    path : Path
+    array : zarr.Array
+        Full resolution, TCZYX.
+    record : dict
+        The commit record: digest, intensities, provenance.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        path = Path(path)
+        self.path = path.parent if path.name == "zarr.json" else path
+        try:
+            attributes = json.loads((self.path / "zarr.json").read_text())["attributes"]
+            self.record: dict[str, Any] = attributes["ssdenoise"]
+        except FileNotFoundError:
+            raise MissingInputError(
+                f"{self.path} is no finished store: it has no zarr.json; finish the job that writes it"
+            ) from None
+        except (KeyError, json.JSONDecodeError) as error:
+            raise FormatError(
+                f"{self.path}/zarr.json was not written by ssdenoise ({error!r}); ingest it first"
+            ) from None
+        self.array = zarr.open_array(str(self.path / "0"), mode="r")
+        ome = attributes["ome"]["multiscales"][0]
+        size = self.record["metadata"]["voxel_size_um"]
+        self.metadata = Metadata(ome["name"], tuple(size) if size else None, tuple(self.record["metadata"]["channels"]))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """TCZYX."""
+        return tuple(self.array.shape)
+
+    @property
+    def digest(self) -> str:
+        """Digest of all voxels of all levels."""
+        return str(self.record["digest"])
+
+    @property
+    def layout(self) -> Layout:
+        """Shape, dtype, chunk and shard."""
+        assert self.array.shards is not None, "ssdenoise writes sharded arrays only"
+        return Layout(self.array.shape, str(self.array.dtype), self.array.chunks, self.array.shards)
+
+    def intensities(self) -> Intensities:
+        """Extrema and histogram of full resolution."""
+        return Intensities.from_json(self.record["intensities"])
+
+    def read(self, region: Region) -> npt.NDArray[Any]:
+        """Voxels of a region."""
+        return np.asarray(self.array[region])
+
+    def dask(self) -> da.Array:
+        """Lazy array with one block per shard."""
+        array: da.Array = da.from_array(self.array, chunks=self.layout.shard, name=f"{self.path.name}-{self.digest}")
+        return array
+
+    def to_xarray(self) -> xr.DataArray:
+        """Lazy array with named axes and, where the voxel size is known, coordinates in micrometres."""
+        size = self.metadata.voxel_size_um
+        coords: dict[str, Any] = {"c": list(self.metadata.channels)}
+        if size:
+            coords |= {axis: np.arange(n) * s for axis, n, s in zip("zyx", self.shape[2:], size, strict=True)}
+        return xr.DataArray(self.dask(), dims=AXES, coords=coords, name=self.metadata.name)

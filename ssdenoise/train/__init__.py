@@ -1,0 +1,229 @@
+"""Train: fit one method to one noisy volume, from patches read straight from the store."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import Progress
+from torch import nn
+
+from ssdenoise.config.models import TrainSpec
+from ssdenoise.config.specs import dump
+from ssdenoise.device import CPU, Device
+from ssdenoise.errors import ConfigError, FormatError, TrainingDiverged
+from ssdenoise.methods import Batch, Method, Network, TrainedMethod
+from ssdenoise.model import save_tensors
+from ssdenoise.noise import NoiseModel, NoiseModels, stream
+from ssdenoise.provenance import Clock, code_hash, digest, file_digest, read_json, record, write_json, write_text
+from ssdenoise.store import Volume
+from ssdenoise.train.checkpoint import load_checkpoint, save_checkpoint
+from ssdenoise.train.sampling import Sampler, central_crops
+
+log = logging.getLogger(__name__)
+
+#: Adam's moments and the learning rate's course are those of the HQ-SSL paper; the ramp-down is longer than its 30 %,
+#: as a short training has no time to average its noise out otherwise.
+BETAS = (0.9, 0.99)
+RAMP_UP, RAMP_DOWN = 0.1, 0.5
+
+#: Largest norm of the gradient.
+CLIP = 1.0
+
+#: Steps between two lines of the history, and between two checkpoints.
+EVERY = 50
+
+
+def train(
+    spec: TrainSpec, noisy: Path, pair: Path | None, calibration: Path, output: Path, device: Device = CPU
+) -> dict[str, Any]:
+    """Train a model, or fit a baseline.
+
+    Parameters
+    ----------
+    spec : TrainSpec
+    noisy : Path
+        Store of the noisy volume.
+    pair : Path or None
+        Store of the second realization, for methods that need one and do not get it by thinning.
+    calibration : Path
+        Noise parameters of the noisy volume.
+    output : Path
+        Folder for `model.safetensors`, `model.json` and `history.csv`; a checkpoint found there is continued if it
+        was made from the same options, inputs and code.
+    device : Device
+
+    Returns
+    -------
+    dict
+        Content of `model.json`.
+
+    Raises
+    ------
+    TrainingDiverged
+        If the loss is not finite.
+    ConfigError, FormatError
+        If the volumes do not offer what the method needs.
+    """
+    clock, code = Clock(), code_hash("train", spec.method.name)
+    volumes = [Volume(noisy)] + ([Volume(pair)] if pair else [])
+    _check(spec, volumes)
+    normalization = volumes[0].intensities().normalization()
+    inputs = {"noisy": volumes[0].digest, "calibration": file_digest(calibration)}
+    if pair:
+        inputs["pair"] = volumes[1].digest
+    torch.manual_seed(_torch_seed(spec, "init"))
+    method, channels = spec.method, volumes[0].shape[1]
+    net = method.build(channels, spec.ndim, _noise_models(method, volumes[0], calibration).normalized(normalization))
+    output.mkdir(parents=True, exist_ok=True)
+    resumed, earlier = 0, 0.0
+    if isinstance(method, TrainedMethod):
+        sampler = Sampler(spec, method, volumes, normalization, net.stride)
+        resumed, earlier = _optimise(
+            net, method, sampler, output, digest(dump(spec), json.dumps(inputs), code, device.kind), device
+        )
+    else:
+        method.fit(net, central_crops(volumes[0], spec.ndim, normalization))
+        write_text(output / "history.csv", "step,learning_rate,loss,validation_loss\n")
+    result = {
+        "method": method.model_dump(mode="json"),
+        "channels": channels,
+        "ndim": spec.ndim,
+        "normalization": vars(normalization),
+        "parameters": sum(p.numel() for p in net.parameters()),
+        "provenance": record(
+            "train",
+            spec=spec.model_dump(mode="json"),
+            inputs=inputs,
+            code=code,
+            clock=clock,
+            seed=spec.seed,
+            device=device.name,
+            resumed_at_step=resumed,
+            seconds_before_resume=earlier,
+        ),
+    }
+    save_tensors(net.state_dict(), output / "model.safetensors")
+    write_json(output / "model.json", result)
+    (output / "checkpoint.safetensors").unlink(missing_ok=True)
+    return result
+
+
+def _check(spec: TrainSpec, volumes: Sequence[Volume]) -> None:
+    method = spec.method
+    if method.needs_pair and not spec.thinning and len(volumes) < 2:
+        raise ConfigError(f"{spec.dataset}: {method.name} needs a pair; give --pair, or thinning of photon counts")
+    if len(volumes) == 2 and volumes[0].shape != volumes[1].shape:
+        raise FormatError(
+            f"{volumes[1].path} has shape {volumes[1].shape}, its pair {volumes[0].path} {volumes[0].shape}; "
+            "two realizations of one scene have the same"
+        )
+    if method.needs_pair and spec.thinning and volumes[0].array.dtype.kind != "u":
+        raise FormatError(
+            f"{volumes[0].path} is {volumes[0].array.dtype}; only photon counts (unsigned) can be thinned"
+        )
+
+
+def _noise_models(method: Method, noisy: Volume, calibration: Path) -> NoiseModels:
+    """Noise parameters as the method asks for: calibrated, or those of the synthesis."""
+    if method.true_noise is None:
+        return NoiseModels.from_json(read_json(calibration))
+    if "noise" not in noisy.record:
+        raise ConfigError(
+            f"{noisy.path} was measured: its noise parameters are not known; use `parameters: calibrated`"
+        )
+    true = NoiseModel(**noisy.record["noise"])
+    fits = {"gaussian": true.gain == 0, "poisson": true.read_noise == 0, "poisson_gaussian": True}
+    if not fits[method.true_noise]:
+        raise ConfigError(
+            f"{noisy.path} has gain {true.gain:g} and read noise {true.read_noise:g}, which `likelihood: "
+            f"{method.true_noise}` cannot describe; use `poisson_gaussian`"
+        )
+    return NoiseModels(true, true, true)
+
+
+def _torch_seed(spec: TrainSpec, *what: str | int) -> int:
+    """Seed of a torch generator, from the same keyed streams as all randomness."""
+    return int(stream(spec.seed, spec.dataset, spec.noise, spec.method.name, *what).integers(2**63))
+
+
+def learning_rate(progress: float, peak: float) -> float:
+    """Cosine ramp up, plateau, squared-cosine ramp down; `progress` from 0 to 1."""
+    if progress < RAMP_UP:
+        return peak * 0.5 * (1 - math.cos(math.pi * progress / RAMP_UP))
+    if progress > 1 - RAMP_DOWN:
+        return peak * (0.5 + 0.5 * math.cos(math.pi * (progress - 1 + RAMP_DOWN) / RAMP_DOWN)) ** 2
+    return peak
+
+
+def _optimise(
+    net: Network, method: TrainedMethod, sampler: Sampler, output: Path, key: str, device: Device
+) -> tuple[int, float]:
+    """Run the training loop; returns the step it resumed at, 0 for a fresh start, and the seconds up to there."""
+    clock, checkpoint = Clock(), output / "checkpoint.safetensors"
+    device.place(net)
+    optimiser = torch.optim.Adam(net.parameters(), betas=BETAS)
+    start, earlier, history = load_checkpoint(checkpoint, key, net, optimiser)
+    if start:
+        log.info("resuming at step %d of %d", start, method.steps)
+    validation = sampler.validation()
+    losses: list[float] = []
+    net.train()
+    with Progress(disable=not device.interactive) as bar:
+        task = bar.add_task(method.name, total=method.steps, completed=start)
+        for step in range(start, method.steps):
+            # learning rate
+            progress = (step + 0.5) / method.steps
+            rate = learning_rate(progress, method.learning_rate)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+
+            # forward, backward, clip, step
+            batch, rng = sampler.batch(step)
+            with device.autocast():
+                loss = method.loss(net, device.send(batch), rng, progress)
+            optimiser.zero_grad()
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_(net.parameters(), CLIP)
+            if not (torch.isfinite(loss) and torch.isfinite(norm)):
+                raise TrainingDiverged(
+                    f"{method.name}: loss {loss.item()} and gradient {norm.item()} at step {step} of {method.steps}; "
+                    f"lower `learning_rate` (now {method.learning_rate:g}) or check the noise parameters"
+                )
+            optimiser.step()
+            losses.append(loss.item())
+            bar.advance(task)
+
+            # evaluate, log, save
+            if (step + 1) % EVERY == 0 or step + 1 == method.steps:
+                history.append((step + 1, rate, float(np.mean(losses)), _validate(net, method, validation, device)))
+                losses.clear()
+                log.info("step %d of %d: loss %.5f, validation %.5f", step + 1, method.steps, *history[-1][2:])
+                seconds = earlier + clock.seconds()
+                save_checkpoint(checkpoint, key, step + 1, seconds, net, optimiser, history)
+    with open(output / "history.csv", "w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(("step", "learning_rate", "loss", "validation_loss"))
+        rows.writerows(history)
+    return start, earlier
+
+
+@torch.no_grad()
+def _validate(
+    net: Network, method: TrainedMethod, validation: Sequence[tuple[Batch, torch.Generator]], device: Device
+) -> float:
+    net.eval()
+    # a copy of each generator's state: the same voxels are hidden at each validation
+    values = [
+        method.loss(net, device.send(batch), rng.clone_state(), 1.0).item() * len(batch.noisy)
+        for batch, rng in validation
+    ]
+    net.train()
+    return float(sum(values) / sum(len(batch.noisy) for batch, _ in validation))

@@ -1,0 +1,47 @@
+"""Checkpoints of a training: all state of the loop as tensors; nothing is pickled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ssdenoise.methods import Network
+from ssdenoise.model import save_tensors
+
+#: Step, learning rate, training loss, validation loss.
+History = list[tuple[int, float, float, float]]
+
+
+def save_checkpoint(
+    path: Path, key: str, step: int, seconds: float, net: Network, optimiser: torch.optim.Optimizer, history: History
+) -> None:
+    """Write weights, Adam's moments, the history, and how far and for how long the loop has run."""
+    tensors = {f"net.{name}": tensor for name, tensor in net.state_dict().items()}
+    for index, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"adam.{index}.{name}": value for name, value in state.items()}
+    tensors["history"] = torch.tensor(history, dtype=torch.float64)
+    save_tensors(tensors, path, {"key": key, "step": str(step), "seconds": str(seconds)})
+
+
+def load_checkpoint(path: Path, key: str, net: Network, optimiser: torch.optim.Optimizer) -> tuple[int, float, History]:
+    """Step, seconds and history to go on from; zero for a checkpoint of other options, inputs or code."""
+    if not path.is_file():
+        return 0, 0.0, []
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata() or {}
+    if metadata.get("key") != key:
+        return 0, 0.0, []
+    tensors = load_file(path)
+    net.load_state_dict({name[4:]: value for name, value in tensors.items() if name.startswith("net.")})
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("adam."):
+            _, index, field = name.split(".")
+            state.setdefault(int(index), {})[field] = value
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    history = [(int(row[0]), *row[1:]) for row in tensors["history"].tolist()]
+    return int(metadata["step"]), float(metadata["seconds"]), history
