@@ -99,7 +99,7 @@ def _spread(noise: npt.NDArray[np.float64]) -> float:
     """Variance, without the few values far out that edges and hot pixels leave.
 
     Values beyond three standard deviations are set aside until none is left; of a normal distribution that takes
-    1.4 % of the variance away, which the factor puts back.
+    2.7 % of the variance away, which the factor puts back.
     """
     kept = noise
     for _ in range(10):

@@ -26,17 +26,9 @@ class Workflow:
 
     def command(self, *arguments: str) -> list[str]:
         profile = str(self.folder / "workflow" / "profiles" / "default")
-        options = [
-            "--configfile",
-            "config.yaml",
-            "--profile",
-            profile,
-            "--cores",
-            "2",
-            "--set-threads",
-            "train=1",
-            "denoise=1",
-        ]
+        # an option with one value comes last, or targets would be taken for more threads
+        threads = ["--set-threads", "train=1", "denoise=1", "--cores", "2"]
+        options = ["--configfile", "config.yaml", "--profile", profile, *threads]
         return [sys.executable, "-m", "snakemake", *options, *arguments]
 
     def environment(self) -> dict[str, str]:

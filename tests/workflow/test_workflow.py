@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import signal
 import subprocess
 import time
@@ -11,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from yaozarrs import validate_zarr_store
 
 from ssdenoise.store import Volume
@@ -25,16 +28,17 @@ TABLES = ("compare", "report", "all")
 def test_every_product_is_there_and_valid(finished: Workflow) -> None:
     run = finished.folder / "results" / "tiny"
     table = pd.read_csv(run / "comparison.csv").set_index(["dataset", "method"])
-    assert len(table) == 5 + 3 + 3
+    assert len(table) == 5 + 3 + 2
     for method in ("gaussian", "n2n", "n2v", "hqssl"):
         assert table.loc[("bench", method), "psnr"] > table.loc[("bench", "noisy"), "psnr"] + 2
     assert table.loc["archive"]["psnr"].isna().all()
-    assert table.loc[("archive", "hqssl"), "residual_ratio"] == pytest.approx(1, abs=0.5)
-    for method in ("n2n", "hqssl"):
-        store = run / "archive" / "measured" / method / "seed-0" / "denoised.ome.zarr"
-        validate_zarr_store(str(store))
-        assert Volume(store).array.dtype == np.uint16
-    assert (run / "archive" / "measured" / "hqssl" / "seed-0" / "uncertainty.ome.zarr" / "zarr.json").exists()
+    assert 0.5 < table.loc[("archive", "n2n"), "residual_ratio"] < 2
+    store = run / "archive" / "measured" / "n2n" / "seed-0" / "denoised.ome.zarr"
+    validate_zarr_store(str(store))
+    assert Volume(store).array.dtype == np.uint16
+    uncertainty = Volume(run / "bench" / "gaussian" / "hqssl" / "seed-0" / "uncertainty.ome.zarr")
+    assert uncertainty.intensities().minimum >= 0
+    assert uncertainty.intensities().maximum > 0
     for name in ("images", "training", "transfer_curve"):
         assert (run / "bench" / "gaussian" / f"{name}.png").stat().st_size > 5000
     assert "no GPU granted" in (run / "bench" / "gaussian" / "n2v" / "seed-0" / "logs" / "train.log").read_text()
@@ -62,12 +66,8 @@ def test_two_fresh_folders_give_the_same_digests_and_scores(finished: Workflow, 
 
 
 def test_an_option_of_one_method_reruns_that_method_only(copied: Workflow) -> None:
-    methods = {
-        "gaussian": {"name": "gaussian"},
-        "n2n": {"name": "n2n", "steps": 100, "batch": 2, "patch": [4, 32, 32]},
-        "n2v": {"name": "n2v", "steps": 100, "batch": 2, "patch": [4, 32, 32], "radius": 2},
-        "hqssl": {"name": "hqssl", "steps": 100, "batch": 2, "patch": [4, 32, 32]},
-    }
+    methods = yaml.safe_load((copied.folder / "config.yaml").read_text())["methods"]
+    methods["n2v"]["radius"] = 2
     copied.configure(methods=methods)
     assert rerun(copied) == {"train": {"n2v"}, "denoise": {"n2v"}, "commit": {"n2v"}, "score": {"n2v"}}
 
@@ -142,26 +142,29 @@ def test_a_killed_train_job_goes_on_to_the_same_bits(finished: Workflow, tmp_pat
 
 
 def test_a_killed_denoise_job_keeps_its_shards_and_ends_with_the_same_bits(copied: Workflow) -> None:
-    expected = copied.digests()
+    """Tiles of single shards, each slowed down on purpose, so that the kill falls between two of them."""
+    path = copied.folder / "ssdenoise" / "denoise.py"
+    text = path.read_text().replace("TILE_VOXELS = 2**22", "TILE_VOXELS = 1").replace("WORKERS = 3", "WORKERS = 1")
+    path.write_text(text.replace("    with network:\n", "    __import__('time').sleep(0.5)\n    with network:\n"))
     name = "bench/gaussian/hqssl/seed-0"
     folder = copied.folder / "results" / "tiny" / name
-    for path in (folder / "slabs").iterdir():
-        path.unlink()
-    records = folder / "denoised.ome.zarr.shards" / "0"
-    for store in ("denoised", "uncertainty"):
-        for path in (folder / f"{store}.ome.zarr.shards" / "0").iterdir():
-            path.unlink()
     target = f"results/tiny/{name}/denoised.ome.zarr/zarr.json"
-    kill_job(copied, "denoise", lambda: any(records.glob("[0-9]*.json")), target)
-    copied.run()
-    kept = [
-        line
-        for log in (folder / "logs").glob("denoise*.log")
-        for line in log.read_text().splitlines()
-        if "kept" in line
-    ]
-    assert any(" 0 shards kept" not in line for line in kept), kept
-    assert copied.digests() == expected
+    records = folder / "denoised.ome.zarr.shards" / "0"
+    others = sorted(set(copied.planned()[("denoise", "")]))
+    assert "hqssl" in others
+    copied.run(target)
+    expected = copied.digests()[f"{name}/denoised.ome.zarr/zarr.json"]
+    for store in ("denoised", "uncertainty"):
+        shutil.rmtree(folder / f"{store}.ome.zarr")
+        shutil.rmtree(folder / f"{store}.ome.zarr.shards")
+    shutil.rmtree(folder / "slabs")
+    kill_job(copied, "denoise", lambda: len(list(records.glob("[0-9]*.json"))) >= 2, target)
+    assert not (folder / "denoised.ome.zarr" / "zarr.json").exists()
+    copied.run(target)
+    logs = "".join(log.read_text() for log in (folder / "logs").glob("denoise*.log"))
+    kept = [int(n) for n in re.findall(r"(\d+) shards kept", logs)]
+    assert max(kept) >= 1, logs
+    assert copied.digests()[f"{name}/denoised.ome.zarr/zarr.json"] == expected
 
 
 @pytest.mark.parametrize(
