@@ -169,7 +169,7 @@ def record(
         "spec": dict(spec),
         "inputs": dict(inputs),
         "code": code,
-        "version": version("ssdenoise"),
+        "version": _version("ssdenoise"),
         "commit": _commit(),
         "libraries": _libraries(),
         "python": platform.python_version(),
@@ -199,13 +199,14 @@ def _commit() -> str | None:
 
 @cache
 def _libraries() -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    return {name: _version(name) for name in LIBRARIES}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # run from a checkout without installing
+        return "not installed"
 
 
 def listed(names: Iterable[str]) -> str:

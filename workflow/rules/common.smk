@@ -133,6 +133,11 @@ def folder(wildcards):
     return MODEL.format(**wildcards)
 
 
+def parent(wildcards, output):
+    """Where a rule's first product lies."""
+    return os.path.dirname(output[0])
+
+
 def slabs(wildcards):
     """Records of all slabs of a volume."""
     n = PROJECT.datasets[wildcards.dataset].slabs

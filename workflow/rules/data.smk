@@ -6,6 +6,8 @@ rule fetch:
     benchmark:
         "results/downloads/logs/{file}.tsv"
     retries: 3
+    conda:
+        "../envs/ssdenoise.yaml"
     resources:
         downloads=1,
         mem_mb=500,
@@ -26,6 +28,8 @@ rule ingest_truth:
         f"results/{RUN}/{{dataset}}/logs/{{role}}.log",
     benchmark:
         f"results/{RUN}/{{dataset}}/logs/{{role}}.tsv"
+    conda:
+        "../envs/ssdenoise.yaml"
     resources:
         mem_mb=2000,
         runtime=60,
@@ -44,6 +48,8 @@ use rule ingest_truth as ingest_noisy with:
         f"results/{RUN}/{{dataset}}/{MEASURED}/logs/noisy-{{realization}}.log",
     benchmark:
         f"results/{RUN}/{{dataset}}/{MEASURED}/logs/noisy-{{realization}}.tsv"
+    conda:
+        "../envs/ssdenoise.yaml"
 
 
 rule synthesize:
@@ -57,6 +63,8 @@ rule synthesize:
         f"results/{RUN}/{{dataset}}/{{noise}}/logs/noisy-{{realization}}.tsv"
     wildcard_constraints:
         noise=one_of(PROJECT.config.noise),
+    conda:
+        "../envs/ssdenoise.yaml"
     resources:
         mem_mb=2000,
         runtime=60,
@@ -76,6 +84,8 @@ rule calibrate:
         f"results/{RUN}/{{dataset}}/{{noise}}/logs/calibrate.log",
     benchmark:
         f"results/{RUN}/{{dataset}}/{{noise}}/logs/calibrate.tsv"
+    conda:
+        "../envs/ssdenoise.yaml"
     resources:
         mem_mb=2000,
         runtime=30,

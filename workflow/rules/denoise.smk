@@ -9,6 +9,8 @@ rule denoise:
         f"{MODEL}/logs/denoise-{{slab}}-of-{{slabs}}.log",
     benchmark:
         f"{MODEL}/logs/denoise-{{slab}}-of-{{slabs}}.tsv"
+    conda:
+        "../envs/ssdenoise.yaml"
     threads: 1
     resources:
         gpu=0,
@@ -34,6 +36,8 @@ rule commit:
         f"{MODEL}/logs/commit-{{product}}.log",
     benchmark:
         f"{MODEL}/logs/commit-{{product}}.tsv"
+    conda:
+        "../envs/ssdenoise.yaml"
     resources:
         mem_mb=2000,
         runtime=60,

@@ -11,6 +11,8 @@ rule score:
         f"{MODEL}/logs/score.log",
     benchmark:
         f"{MODEL}/logs/score.tsv"
+    conda:
+        "../envs/ssdenoise.yaml"
     resources:
         mem_mb=2000,
         runtime=60,
@@ -36,6 +38,8 @@ rule score_noisy:
         f"results/{RUN}/{{dataset}}/{{noise}}/logs/score.log",
     benchmark:
         f"results/{RUN}/{{dataset}}/{{noise}}/logs/score.tsv"
+    conda:
+        "../envs/ssdenoise.yaml"
     resources:
         mem_mb=2000,
         runtime=60,
@@ -65,11 +69,14 @@ rule compare:
         f"results/{RUN}/logs/compare.log",
     benchmark:
         f"results/{RUN}/logs/compare.tsv"
+    conda:
+        "../envs/ssdenoise.yaml"
     resources:
         mem_mb=1000,
         runtime=30,
     params:
         spec=dump(PROJECT.compare()),
+        folder=parent,
         code=code("compare"),
     shell:
-        "python -m ssdenoise compare --spec {params.spec:q} --output results/{RUN} {input} 2> {log}"
+        "python -m ssdenoise compare --spec {params.spec:q} --output {params.folder} {input} 2> {log}"

@@ -28,6 +28,8 @@ rule report:
         f"results/{RUN}/{{dataset}}/{{noise}}/logs/report.log",
     benchmark:
         f"results/{RUN}/{{dataset}}/{{noise}}/logs/report.tsv"
+    conda:
+        "../envs/ssdenoise.yaml"
     resources:
         mem_mb=1000,
         runtime=30,
@@ -35,7 +37,7 @@ rule report:
         code=code("report"),
         truth=option("truth"),
         entries=shown_folders,
-        folder=f"results/{RUN}/{{dataset}}/{{noise}}",
+        folder=parent,
     shell:
         "python -m ssdenoise report --title {wildcards.dataset}/{wildcards.noise} --noisy {input.noisy}"
         " --calibration {input.calibration} --comparison {input.comparison} {params.truth}"

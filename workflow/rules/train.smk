@@ -11,6 +11,8 @@ rule train:
         f"{MODEL}/logs/train.log",
     benchmark:
         f"{MODEL}/logs/train.tsv"
+    conda:
+        "../envs/ssdenoise.yaml"
     threads: 1
     resources:
         gpu=0,
