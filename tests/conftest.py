@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from ssdenoise.config.specs import IngestSpec, Storage
 from ssdenoise.device import Device
@@ -17,7 +18,11 @@ from ssdenoise.store import Volume
 
 ROOT = Path(__file__).parent.parent
 
-#: Tests run side by side, one thread each: two-threaded jobs on shared cores slow each other several-fold.
+# no deadline: how long an example takes depends on what else the machine does
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
+
+# Tests run side by side, one thread each: two-threaded jobs on shared cores slow each other several-fold.
 torch.set_num_threads(1)
 
 CPU = Device("cpu", "cpu, 1 threads")

@@ -15,7 +15,7 @@ TRAINED = ("n2n", "n2v", "hqssl")
 
 def check(path: Path) -> list[str]:
     """Bars that the table misses, one line each."""
-    psnr = pd.read_csv(path).set_index(["dataset", "noise", "method"])["psnr"]
+    psnr = pd.read_csv(path).set_index(["dataset", "noise", "method"])["psnr"].sort_index()
     missed: list[str] = []
 
     def bar(what: str, value: float, needed: float) -> None:

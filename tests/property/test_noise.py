@@ -21,7 +21,7 @@ def whole(noise: GaussianNoise | PoissonGaussianNoise, realization: int = 0) -> 
 
 
 @pytest.mark.parametrize("noise", NOISES)
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(block=st.tuples(*(st.integers(max(1, b // 4), b) for b in (1, 2, 10, 140, 150))))
 def test_noise_does_not_depend_on_blocks(noise: GaussianNoise, block: tuple[int, ...]) -> None:
     out = np.full(SHAPE, np.nan, np.float32)

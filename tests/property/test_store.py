@@ -13,7 +13,7 @@ from tests.strategies import volumes_small
 META = Metadata("test", (2.0, 1.0, 1.0), ("a", "b"))
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(volumes_small(), st.sampled_from(["uint8", "uint16", "int16", "float32"]), st.randoms(use_true_random=False))
 def test_what_is_written_in_any_order_is_read(shape: tuple[int, ...], dtype: str, random: object) -> None:
     rng = np.random.default_rng(0)
