@@ -51,7 +51,7 @@ def test_editing_what_another_method_imports_concerns_both(package: Path) -> Non
 
 
 def test_editing_a_network_concerns_all_trained_methods_and_nothing_before(package: Path) -> None:
-    found = changed(package, "networks.py", "self.bottom = chain(w, w)", "self.bottom = chain(w, w, w)")
+    found = changed(package, "networks/unet.py", "self.bottom = chain(w, w)", "self.bottom = chain(w, w, w)")
     assert found == {name for name in hashes() if name.startswith(("train ", "denoise "))}
 
 

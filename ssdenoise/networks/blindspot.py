@@ -1,0 +1,66 @@
+"""The blind-spot network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from ssdenoise.networks.layers import Chain, Conv, Network, Pool, Shift, halo_of
+from ssdenoise.networks.unet import UNet
+
+
+class BlindSpot(Network):
+    """Network whose output at a voxel never sees that voxel, but may see every other (Laine et al. 2019, figure 2).
+
+    A half-plane U-Net is run on the image in four rotations, so that it looks up, left, down and right; its output is
+    moved by one row, which makes the own row blind; 1x1 convolutions combine the four. In 3-D, where four in-plane
+    half-spaces leave the column through the voxel unseen, a second U-Net of its own weights looks up and down along Z.
+
+    Parameters
+    ----------
+    ndim : {2, 3}
+    inputs, outputs : int
+        Channels.
+    width, depth, head
+        Of the half-plane U-Nets.
+    mix : sequence of int
+        Channels of the 1x1 convolutions.
+    """
+
+    def __init__(
+        self, ndim: int, inputs: int, outputs: int, *, width: int, depth: int, head: Sequence[int], mix: Sequence[int]
+    ) -> None:
+        super().__init__()
+        axes = [ndim - 2] if ndim == 2 else [ndim - 2, 0]  # look along Y, turned into X too; and along Z
+        self.unets = nn.ModuleList(
+            UNet(ndim, inputs, width=width, depth=depth, head=head, skips="pooled", causal=axis) for axis in axes
+        )
+        self.shifts = nn.ModuleList(Shift(axis) for axis in axes)
+        channels = [head[-1] * (4 if ndim == 2 else 6), *mix]
+        self.mix = Chain(
+            *(Conv(ndim, a, b, kernel=1) for a, b in pairwise(channels)),
+            Conv(ndim, channels[-1], outputs, kernel=1, slope=None),
+        )
+        pool: Pool = self.unets[0].pool  # type: ignore[assignment]
+        self.stride = tuple(f**depth for f in pool.factor)
+        need = tuple((0, s - 1) for s in self.stride)
+        self.halo = (0,) * ndim
+        for unet, shift in zip(self.unets, self.shifts, strict=True):
+            reach = unet.reach(shift.reach(need))  # type: ignore[operator]
+            size = halo_of(reach, self.stride)
+            # the rotated copies look as far to the other sides: Y, X and both their ends alike
+            in_plane = max(size[-2:])
+            size = (*size[:-2], in_plane, in_plane)
+            self.halo = tuple(map(max, self.halo, size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        views = [self._look(0, x.rot90(turns, (-2, -1))).rot90(-turns, (-2, -1)) for turns in range(4)]
+        if len(self.unets) == 2:
+            views += [self._look(1, x), self._look(1, x.flip(2)).flip(2)]
+        return self.mix(torch.cat(views, dim=1))  # type: ignore[no-any-return]
+
+    def _look(self, branch: int, x: Tensor) -> Tensor:
+        return self.shifts[branch](self.unets[branch](x))  # type: ignore[no-any-return]

@@ -1,0 +1,120 @@
+"""The layers that the networks are made of; each knows what part of its input an interval of its output needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ssdenoise.grid import ceil_to
+
+#: First and last voxel per spatial axis.
+Interval = tuple[tuple[int, int], ...]
+
+
+class Network(nn.Module):
+    """A module with a halo and a stride, one entry per spatial axis ([Z,] Y, X), in voxels."""
+
+    halo: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+class Conv(nn.Module):
+    """Convolution of odd size k with zero padding, optional batch normalisation, and leaky ReLU.
+
+    With `causal` an axis, the kernel looks along it at the own row and the k-1 rows before, never after: the padding
+    that makes the four half-planes of Laine et al. 2019, section 3.
+    """
+
+    def __init__(
+        self,
+        ndim: int,
+        inputs: int,
+        outputs: int,
+        *,
+        kernel: int = 3,
+        slope: float | None = 0.1,
+        causal: int | None = None,
+        batch_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.causal, self.kernel, self.slope = causal, kernel, slope
+        padding = [kernel // 2] * ndim
+        if causal is not None:
+            padding[causal] = kernel - 1
+        layer = {2: nn.Conv2d, 3: nn.Conv3d}[ndim]
+        self.conv = layer(inputs, outputs, kernel, padding=tuple(padding))  # type: ignore[arg-type]
+        # He et al. 2015; gain 1 where no rectifier follows
+        nn.init.normal_(self.conv.weight, std=(1.0 if slope is None else 2**0.5) / (inputs * kernel**ndim) ** 0.5)
+        nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
+        self.norm = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}[ndim](outputs) if batch_norm else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.conv(x)
+        if self.causal is not None and self.kernel > 1:
+            axis = self.causal + 2
+            y = y.narrow(axis, 0, x.shape[axis])  # symmetric padding by k-1 made k-1 rows too many at the end
+        if self.norm is not None:
+            y = self.norm(y)
+        return y if self.slope is None else functional.leaky_relu_(y, self.slope)
+
+    def reach(self, need: Interval) -> Interval:
+        half, full = self.kernel // 2, self.kernel - 1
+        return tuple((a - full, b) if axis == self.causal else (a - half, b + half) for axis, (a, b) in enumerate(need))
+
+
+class Shift(nn.Module):
+    """Move an image one row along an axis; the first row becomes zero, the last is dropped."""
+
+    def __init__(self, axis: int) -> None:
+        super().__init__()
+        self.axis = axis
+
+    def forward(self, x: Tensor) -> Tensor:
+        axis = self.axis + 2
+        pad = [0, 0] * (x.ndim - 1 - axis) + [1, 0]
+        return functional.pad(x.narrow(axis, 0, x.shape[axis] - 1), pad)
+
+    def reach(self, need: Interval) -> Interval:
+        return tuple((a - 1, b - 1) if axis == self.axis else (a, b) for axis, (a, b) in enumerate(need))
+
+
+class Pool(nn.Module):
+    """2x2 max-pooling in Y and X; never in Z, which is short and coarsely sampled in microscopy."""
+
+    def __init__(self, ndim: int, causal: int | None = None) -> None:
+        super().__init__()
+        self.factor = (1, 2, 2)[-ndim:]
+        # a pooling window must not reach past the own row: shift first (section 3 of the paper)
+        self.shift = Shift(causal) if causal is not None and self.factor[causal] > 1 else None
+        self.pool = {2: functional.max_pool2d, 3: functional.max_pool3d}[ndim]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pool(x if self.shift is None else self.shift(x), self.factor)
+
+    def up(self, x: Tensor) -> Tensor:
+        """Nearest-neighbour upsampling, the way back."""
+        return functional.interpolate(x, scale_factor=tuple(float(f) for f in self.factor))
+
+    def reach(self, need: Interval) -> Interval:
+        fine = tuple((a * f, b * f + f - 1) for (a, b), f in zip(need, self.factor, strict=True))
+        return fine if self.shift is None else self.shift.reach(fine)
+
+    def reach_up(self, need: Interval) -> Interval:
+        """Coarse voxels that an interval of fine ones is upsampled from."""
+        return tuple((a // f, b // f) for (a, b), f in zip(need, self.factor, strict=True))
+
+
+class Chain(nn.Sequential):
+    """Layers one after the other, with a reach."""
+
+    def reach(self, need: Interval) -> Interval:
+        for layer in reversed(self):
+            need = layer.reach(need)  # type: ignore[operator]
+        return need
+
+
+def halo_of(reach: Interval, stride: Sequence[int]) -> tuple[int, ...]:
+    """Halo of a network whose output over one stride, ``[0, stride - 1]``, needs `reach`; multiples of the stride."""
+    return tuple(ceil_to(max(-a, b - (s - 1)), s) for (a, b), s in zip(reach, stride, strict=True))

@@ -1,0 +1,129 @@
+"""U-Nets in the two published forms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ssdenoise.networks.layers import Chain, Conv, Interval, Network, Pool, halo_of
+
+
+def _union(a: Interval, b: Interval) -> Interval:
+    return tuple((min(p[0], q[0]), max(p[1], q[1])) for p, q in zip(a, b, strict=True))
+
+
+class UNet(nn.Module):
+    """U-Net in one of two published forms.
+
+    `skips="pooled"`: constant width, each skip is the input of its level and the top skip the image itself; no
+    normalisation (Lehtinen et al. 2018, appendix A.1). `skips="features"`: two convolutions per level, width doubling
+    with depth, each skip is the output of its level, batch normalisation (Krull et al. 2019, after csbdeep).
+
+    Parameters
+    ----------
+    ndim : {2, 3}
+    inputs : int
+        Channels of the image.
+    width : int
+        Channels at full resolution.
+    depth : int
+        Number of poolings; the stride is 2**depth in Y and X.
+    head : sequence of int
+        Channels of the 3x3 convolutions at full resolution after the last skip.
+    skips : {"pooled", "features"}
+    causal : int or None
+        Spatial axis of a half-space network: its output sees, along that axis, only the own row and those before.
+    batch_norm : bool
+        Normalise over the batch after each convolution.
+    """
+
+    def __init__(
+        self,
+        ndim: int,
+        inputs: int,
+        *,
+        width: int,
+        depth: int,
+        head: Sequence[int],
+        skips: Literal["pooled", "features"],
+        causal: int | None = None,
+        batch_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        slope = 0.1 if skips == "pooled" else 0.0
+
+        def chain(*channels: int) -> Chain:
+            return Chain(
+                *(Conv(ndim, a, b, slope=slope, causal=causal, batch_norm=batch_norm) for a, b in pairwise(channels))
+            )
+
+        self.ndim, self.depth, self.pooled = ndim, depth, skips == "pooled"
+        self.pool = Pool(ndim, causal)
+        if self.pooled:
+            w, up = width, 2 * width
+            self.encoder = nn.ModuleList([chain(inputs, w, w), *(chain(w, w) for _ in range(depth - 1))])
+            self.bottom = chain(w, w)
+            self.decoder = nn.ModuleList(
+                [chain((up if level < depth - 1 else w) + w, up, up) for level in range(depth - 1, 0, -1)]
+                + [chain((up if depth > 1 else w) + inputs, *head)]
+            )
+        else:
+            widths = [width * 2**level for level in range(depth + 1)]
+            self.encoder = nn.ModuleList(
+                [
+                    chain(inputs if level == 0 else widths[level - 1], widths[level], widths[level])
+                    for level in range(depth)
+                ]
+            )
+            self.bottom = chain(widths[depth - 1], widths[depth], widths[depth - 1])
+            self.decoder = nn.ModuleList(
+                [chain(2 * widths[level], widths[level], widths[level - 1]) for level in range(depth - 1, 0, -1)]
+                + [chain(2 * widths[0], *head)]
+            )
+        self.outputs = head[-1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        skips = []
+        for encode in self.encoder:
+            if self.pooled:
+                skips.append(x)
+                x = encode(x)
+            else:
+                x = encode(x)
+                skips.append(x)
+            x = self.pool(x)
+        x = self.bottom(x)
+        for decode in self.decoder:
+            x = decode(torch.cat([self.pool.up(x), skips.pop()], dim=1))
+        return x
+
+    def reach(self, need: Interval) -> Interval:
+        skips = []
+        for decode in reversed(self.decoder):
+            need = decode.reach(need)  # type: ignore[operator]
+            skips.append(need)
+            need = self.pool.reach_up(need)
+        need = self.bottom.reach(need)
+        for encode in reversed(self.encoder):
+            need, skip = self.pool.reach(need), skips.pop()
+            need = _union(encode.reach(need), skip) if self.pooled else encode.reach(_union(need, skip))  # type: ignore[operator]
+        return need
+
+
+class Plain(Network):
+    """A U-Net and a last convolution without rectifier: sees every voxel around, the centre included."""
+
+    def __init__(self, unet: UNet, outputs: int, last_kernel: int) -> None:
+        super().__init__()
+        self.unet = unet
+        self.last = Conv(unet.ndim, unet.outputs, outputs, kernel=last_kernel, slope=None)
+        self.stride = tuple(f**unet.depth for f in unet.pool.factor)
+        core = tuple((0, s - 1) for s in self.stride)
+        self.halo = halo_of(unet.reach(self.last.reach(core)), self.stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.unet(x))  # type: ignore[no-any-return]
