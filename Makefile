@@ -10,8 +10,8 @@ export PATH := $(abspath $(BIN)):$(PATH)
 demo: $(VENV)/installed
 	@$(SNAKEMAKE) --quiet rules
 	@# the pictures are the last products: the report is up to date where it is newer than they are
-	@test -e results/demo/report.html -a -z "$$(find results/demo -name '*.png' -newer results/demo/report.html)" || { \
-		$(SNAKEMAKE) --report results/demo/report.html --quiet all && cat results/demo/comparison.md; }
+	@if [ ! -e results/demo/report.html ] || [ -n "$$(find results/demo -name '*.png' -newer results/demo/report.html)" ]; then \
+		$(SNAKEMAKE) --report results/demo/report.html --quiet all && cat results/demo/comparison.md; fi
 	@echo
 	@echo "table:    results/demo/comparison.md, .csv, .tex"
 	@echo "report:   results/demo/report.html"

@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 #: Voxels of a tile's core: more needs more memory, fewer spend more of the work on halos.
 TILE_VOXELS = 2**22
 
-#: Pixels that pass the network at once in 2-D.
-BATCH_PIXELS = 2**19
+#: Pixels that pass the network at once in 2-D: more need more memory and are no faster.
+BATCH_PIXELS = 2**17
 
 #: Tiles in flight: one being read, one in the network, one being written.
 WORKERS = 3

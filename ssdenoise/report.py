@@ -101,7 +101,7 @@ def plot_images(
         axis.set_title(name, fontsize=8)
     t, c, z = (s.start for s in place[:3])
     figure.suptitle(
-        f"{title}: plane t={t} c={c} z={z}; images {low:.5g} to {high:.5g}, differences ±{spread:.3g}",
+        f"{title}: plane t={t} c={c} z={z}; images {low:.4g} to {high:.4g}, differences ±{spread:.3g}",
         fontsize=9,
     )
     _save(figure, output)
