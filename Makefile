@@ -20,7 +20,8 @@ demo: $(VENV)/installed
 test: lint test-python
 
 test-python: $(VENV)/installed
-	$(BIN)/python -m pytest -n auto --dist loadgroup
+	@# a file's tests stay on one worker: those of the workflow share one finished run
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check ssdenoise tests

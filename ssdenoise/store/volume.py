@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import dask.array as da
 import numpy as np
 import numpy.typing as npt
-import xarray as xr
 import zarr
 
 from ssdenoise.errors import FormatError, MissingInputError
@@ -17,6 +15,10 @@ from ssdenoise.grid import Region
 from ssdenoise.intensity import Intensities
 from ssdenoise.store.commit import Metadata
 from ssdenoise.store.shards import AXES, Layout
+
+if TYPE_CHECKING:
+    import dask.array as da
+    import xarray as xr
 
 
 class Volume:
@@ -76,11 +78,15 @@ class Volume:
 
     def dask(self) -> da.Array:
         """Lazy array with one block per shard."""
+        import dask.array as da  # a second to import, which most jobs would spend for nothing
+
         array: da.Array = da.from_array(self.array, chunks=self.layout.shard, name=f"{self.path.name}-{self.digest}")
         return array
 
     def to_xarray(self) -> xr.DataArray:
         """Lazy array with named axes and, where the voxel size is known, coordinates in micrometres."""
+        import xarray as xr  # a second to import, which most jobs would spend for nothing
+
         size = self.metadata.voxel_size_um
         coords: dict[str, Any] = {"c": list(self.metadata.channels)}
         if size:

@@ -19,8 +19,7 @@ from yaozarrs import validate_zarr_store
 from ssdenoise.store import Volume
 from tests.workflow.conftest import Workflow, make
 
-# one worker runs them all: they share the finished run, and Snakemake uses both cores by itself
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
+pytestmark = pytest.mark.workflow
 
 TABLES = ("compare", "report", "all")
 
@@ -45,7 +44,8 @@ def test_every_product_is_there_and_valid(finished: Workflow) -> None:
 
 
 def test_a_second_run_has_nothing_to_do(finished: Workflow) -> None:
-    assert "Nothing to be done" in finished.run().stderr + finished.run().stdout
+    done = finished.run()
+    assert "Nothing to be done" in done.stderr + done.stdout
 
 
 def test_the_report_is_one_offline_page(finished: Workflow, tmp_path: Path) -> None:
@@ -54,15 +54,6 @@ def test_the_report_is_one_offline_page(finished: Workflow, tmp_path: Path) -> N
     assert "comparison.csv" in page
     assert page.count("images.png") >= 3
     assert not [part for part in page.split("<script")[1:] if part.lstrip().startswith('src="http')]
-
-
-def test_two_fresh_folders_give_the_same_digests_and_scores(finished: Workflow, tmp_path: Path) -> None:
-    other = make(tmp_path / "other")
-    other.run()
-    assert other.digests() == finished.digests()
-    tables = [pd.read_parquet(w.folder / "results" / "tiny" / "scores.parquet") for w in (finished, other)]
-    costs = ["train_seconds", "denoise_seconds", "megavoxels_per_second", "peak_memory_mb"]
-    pd.testing.assert_frame_equal(*(table.drop(columns=costs) for table in tables))
 
 
 def test_an_option_of_one_method_reruns_that_method_only(copied: Workflow) -> None:
@@ -129,16 +120,19 @@ def is_job(entry: Path, folder: str, verb: str) -> bool:
         return False
 
 
-def test_a_killed_train_job_goes_on_to_the_same_bits(finished: Workflow, tmp_path: Path) -> None:
-    workflow = make(tmp_path / "killed")
-    folder = workflow.folder / "results" / "tiny" / "bench" / "gaussian" / "n2n" / "seed-0"
-    target = "results/tiny/bench/gaussian/n2n/seed-0/denoised.ome.zarr/zarr.json"
-    kill_job(workflow, "train", (folder / "checkpoint.safetensors").exists, target)
+def test_another_folder_and_a_killed_train_job_give_the_same_digests_and_scores(
+    finished: Workflow, tmp_path: Path
+) -> None:
+    other = make(tmp_path / "other")
+    folder = other.folder / "results" / "tiny" / "bench" / "gaussian" / "n2n" / "seed-0"
+    kill_job(other, "train", (folder / "checkpoint.safetensors").exists)
     assert not (folder / "model.safetensors").exists()
-    workflow.run(target)
+    other.run()
     assert "resuming at step" in (folder / "logs" / "train.log").read_text()
-    name = "bench/gaussian/n2n/seed-0/denoised.ome.zarr/zarr.json"
-    assert workflow.digests()[name] == finished.digests()[name]
+    assert other.digests() == finished.digests()
+    tables = [pd.read_parquet(w.folder / "results" / "tiny" / "scores.parquet") for w in (finished, other)]
+    costs = ["train_seconds", "denoise_seconds", "megavoxels_per_second", "peak_memory_mb"]
+    pd.testing.assert_frame_equal(*(table.drop(columns=costs) for table in tables))
 
 
 def test_a_killed_denoise_job_keeps_its_shards_and_ends_with_the_same_bits(copied: Workflow) -> None:
