@@ -25,6 +25,7 @@ class Project:
     def __init__(self, config: dict[str, Any], root: Path) -> None:
         self.config = validated(Config, config, "config")
         self.root = root
+        self._codes: dict[tuple[str, str | None], str] = {}
         self.datasets = {row.dataset: row for row in read_sheet(root / self.config.datasets)}
         for row in self.datasets.values():
             self._check(row)
@@ -129,4 +130,7 @@ class Project:
 
     def code(self, stage: str, entry: str | None = None) -> str:
         """Hash of the code that a stage runs, for a method entry where there is one."""
-        return code_hash(stage, self.config.methods[entry].name if entry else None)
+        key = stage, self.config.methods[entry].name if entry else None
+        if key not in self._codes:  # the rules ask once for each job, and ten thousand jobs run the same few
+            self._codes[key] = code_hash(*key)
+        return self._codes[key]
