@@ -13,7 +13,7 @@ def _scan() -> dict[str, type[Method]]:
     found: dict[str, type[Method]] = {}
     for module in sorted(info.name for info in pkgutil.iter_modules(__path__) if info.name != "base"):
         for value in vars(import_module(f"{__name__}.{module}")).values():
-            if isinstance(value, type) and issubclass(value, Method) and value.__module__ == f"{__name__}.{module}":
+            if isinstance(value, type) and issubclass(value, Method) and value.model_fields["name"].default == module:
                 found[module] = value
     return found
 

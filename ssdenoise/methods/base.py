@@ -44,6 +44,11 @@ class Method(BaseModel):
         Whether `loss` is minimised by gradient steps; if not, `fit` sets the network's buffers from a sample.
     probabilistic : bool
         Whether `denoise` also returns a standard deviation.
+    half_turns_only : bool
+        Whether training patches may only be turned by 180 degrees: where quarter turns and flips would not keep the
+        directions that a method is about.
+    patch_factor : int
+        Training patches are multiples of this many strides in Y and X.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,6 +56,8 @@ class Method(BaseModel):
     blind: ClassVar[bool] = False
     trainable: ClassVar[bool] = False
     probabilistic: ClassVar[bool] = False
+    half_turns_only: ClassVar[bool] = False
+    patch_factor: ClassVar[int] = 1
 
     name: str
 

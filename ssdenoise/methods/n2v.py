@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Sequence
+from itertools import product
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from ssdenoise.methods.base import Batch, Estimate, TrainedMethod
 from ssdenoise.networks import Network, Plain, UNet
 from ssdenoise.noise import NoiseModels
+
+Radius = Annotated[int, Field(ge=0)]
 
 
 class N2V(TrainedMethod):
@@ -25,7 +29,10 @@ class N2V(TrainedMethod):
 
     Hidden voxels are stratified: the patch is cut into boxes of ``round((100 / masked_percent)**(1 / ndim))`` voxels a
     side and one voxel of each box is hidden, drawn for each sample and channel on its own. The neighbour is drawn
-    uniformly from the ``(2 * radius + 1)**ndim - 1`` others around that lie inside the patch.
+    uniformly from the ``(2 * radius + 1)**ndim - 1`` others around that lie inside the patch (`uniform`). The paper's
+    draw includes the voxel itself (`uniform_with_centre`), which then stands there unhidden once in
+    ``(2 * radius + 1)**ndim`` times and draws the network a little towards the identity. `mean` and `median` are those
+    of all these neighbours.
 
     `network="paper"` is the U-Net of the authors' csbdeep: depth 2, 32 channels, batch normalisation.
 
@@ -37,9 +44,20 @@ class N2V(TrainedMethod):
 
     name: Literal["n2v"] = "n2v"
     masked_percent: float = Field(1.5, gt=0, le=25, description="Share of hidden voxels in per cent.")
-    radius: int = Field(5, ge=1, description="Largest distance per axis of the neighbour that replaces a voxel.")
+    radius: Radius | tuple[Radius, Radius, Radius] = Field(
+        5, description="Largest distance per axis of the neighbours that replace a voxel: one number, or Z, Y, X."
+    )
+    replacement: Literal["uniform", "uniform_with_centre", "mean", "median"] = Field(
+        "uniform", description="What replaces a hidden voxel: a random neighbour, or the mean or median of them."
+    )
 
     blind: ClassVar[bool] = False  # in training only: at inference the network sees the voxel
+
+    @model_validator(mode="after")
+    def _has_neighbours(self) -> Self:
+        if max(self._radii(2)) == 0:
+            raise ValueError("`radius` leaves a voxel no neighbours in its plane")
+        return self
 
     def build(self, channels: int, ndim: int, noise: NoiseModels) -> Network:
         if self.network == "paper":
@@ -50,16 +68,38 @@ class N2V(TrainedMethod):
 
     def loss(self, net: Network, batch: Batch, rng: torch.Generator, progress: float) -> Tensor:
         noisy = batch.noisy
-        values = noisy.flatten(2)
         hidden = stratified(noisy.shape, self.masked_percent, rng)
-        others = neighbours(hidden, noisy.shape[2:], self.radius, rng)
-        hidden, others = hidden.to(noisy.device), others.to(noisy.device)
-        masked = values.scatter(2, hidden, values.gather(2, others)).view_as(noisy)
-        loss: Tensor = (net(masked).flatten(2).gather(2, hidden) - values.gather(2, hidden)).square().mean()
+        masked = self.hide(noisy, hidden, rng)
+        hidden = hidden.to(noisy.device)
+        loss: Tensor = (net(masked).flatten(2).gather(2, hidden) - noisy.flatten(2).gather(2, hidden)).square().mean()
         return loss
+
+    def hide(self, noisy: Tensor, hidden: Tensor, rng: torch.Generator) -> Tensor:
+        """The patches with their hidden voxels (flat positions, shape (B, C, n)) replaced."""
+        replaced = self.replaced(noisy, hidden, rng)
+        return noisy.flatten(2).scatter(2, hidden.to(noisy.device), replaced).view_as(noisy)
+
+    def replaced(self, noisy: Tensor, hidden: Tensor, rng: torch.Generator) -> Tensor:
+        """What replaces each hidden voxel, shape (B, C, n): always values of the patches as they were."""
+        spatial, radii, values = noisy.shape[2:], self._radii(noisy.ndim - 2), noisy.flatten(2)
+        if self.replacement in ("mean", "median"):
+            around = surroundings(hidden, spatial, [o for o in offsets(radii) if not self.concealed(o)])
+            around = around.to(noisy.device)
+            found = values.gather(2, around.clamp(min=0).flatten(2)).view(around.shape)
+            found = found.masked_fill(around < 0, torch.nan)
+            return found.nanmean(-1) if self.replacement == "mean" else found.nanmedian(-1).values
+        others = neighbours(hidden, spatial, radii, rng, centre=self.replacement == "uniform_with_centre")
+        return values.gather(2, others.to(noisy.device))
+
+    def concealed(self, offset: tuple[int, ...]) -> bool:
+        """Whether a neighbour is hidden together with a voxel, and so no source of its replacement."""
+        return False
 
     def denoise(self, net: Network, noisy: Tensor) -> Estimate:
         return Estimate(net(noisy))
+
+    def _radii(self, ndim: int) -> tuple[int, ...]:
+        return (self.radius if isinstance(self.radius, tuple) else (self.radius,) * 3)[-ndim:]
 
 
 def stratified(shape: torch.Size, percent: float, rng: torch.Generator) -> Tensor:
@@ -83,14 +123,19 @@ def stratified(shape: torch.Size, percent: float, rng: torch.Generator) -> Tenso
     return flat
 
 
-def neighbours(positions: Tensor, spatial: torch.Size, radius: int, rng: torch.Generator) -> Tensor:
-    """For each flat position a uniformly drawn other voxel at most `radius` away per axis, inside the patch."""
+def neighbours(
+    positions: Tensor, spatial: torch.Size, radii: Sequence[int], rng: torch.Generator, *, centre: bool = False
+) -> Tensor:
+    """For each flat position a uniformly drawn voxel at most `radii` away, inside the patch.
+
+    The voxel itself is drawn only with `centre`.
+    """
     lows: list[Tensor] = []
     sizes: list[Tensor] = []
     strides: list[int] = []
-    centre = torch.zeros_like(positions)
+    own = torch.zeros_like(positions)
     rest, scale = positions, 1
-    for n in reversed(spatial):
+    for n, radius in zip(reversed(spatial), reversed(radii), strict=True):
         at = rest % n
         rest = rest // n
         low = (at - radius).clamp(min=0)
@@ -101,15 +146,38 @@ def neighbours(positions: Tensor, spatial: torch.Size, radius: int, rng: torch.G
         scale *= n
     rest = positions
     for low, size, stride in zip(lows, sizes, strides, strict=True):
-        centre = centre * size + (rest // stride - low)
+        own = own * size + (rest // stride - low)
         rest = rest % stride
     count = torch.ones_like(positions)
     for size in sizes:
         count = count * size
-    draw = (torch.rand(positions.shape, generator=rng, dtype=torch.float64) * (count - 1)).long()
-    draw = draw + (draw >= centre)  # skips the centre; the others stay equally likely
+    draw = torch.rand(positions.shape, generator=rng, dtype=torch.float64)
+    if centre:
+        draw = (draw * count).long()
+    else:
+        draw = (draw * (count - 1)).long()
+        draw = draw + (draw >= own)  # skips the voxel itself; the others stay equally likely
     flat = torch.zeros_like(positions)
     for low, size, stride in zip(reversed(lows), reversed(sizes), reversed(strides), strict=True):
         flat = flat + (low + draw % size) * stride
         draw = draw // size
     return flat
+
+
+def offsets(radii: Sequence[int]) -> list[tuple[int, ...]]:
+    """Offsets of all neighbours at most `radii` away, the voxel itself left out."""
+    return [o for o in product(*(range(-r, r + 1) for r in radii)) if any(o)]
+
+
+def surroundings(positions: Tensor, spatial: torch.Size, around: Sequence[tuple[int, ...]]) -> Tensor:
+    """Flat positions of the voxels at given offsets from each position, shape (..., m); -1 outside the patch."""
+    found = torch.zeros((*positions.shape, len(around)), dtype=torch.long)
+    inside = torch.ones_like(found, dtype=torch.bool)
+    rest, scale = positions, 1
+    for n, steps in zip(reversed(spatial), reversed(list(zip(*around, strict=True))), strict=True):
+        at = (rest % n).unsqueeze(-1) + torch.tensor(steps)
+        inside &= (at >= 0) & (at < n)
+        found += at * scale
+        rest = rest // n
+        scale *= n
+    return found.masked_fill(~inside, -1)

@@ -68,7 +68,7 @@ class NLMFilter(Network):
         """Denoise one image; float64, so that sums do not depend on where a tile begins."""
         from skimage.restoration import denoise_nl_means
 
-        return denoise_nl_means(  # type: ignore[no-any-return]
+        denoised: FloatArray = denoise_nl_means(
             image.astype(np.float64),
             patch_size=self.patch_size,
             patch_distance=self.patch_distance,
@@ -76,6 +76,7 @@ class NLMFilter(Network):
             sigma=float(self.sigma),
             fast_mode=True,
         )
+        return denoised.reshape(image.shape)  # a volume of one plane comes back as a plane
 
     def forward(self, noisy: Tensor) -> Tensor:
         images = noisy.flatten(0, 1).cpu().numpy()

@@ -106,6 +106,24 @@ class Pool(nn.Module):
         return tuple((a // f, b // f) for (a, b), f in zip(need, self.factor, strict=True))
 
 
+class BlurPool(Pool):
+    """Max-pooling that does not alias: maximum of 2x2 at each voxel, then a [1 2 1] blur at every second (Zhang 2019).
+
+    The blur is two means of neighbours, one at every voxel and one at every second; padded by one voxel at either end,
+    which puts the pooled voxel in the middle of the two that it stands for. The zeros of the padding lose against
+    the features, which the rectifier leaves non-negative, so that the border counts its own values twice.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = {2: functional.avg_pool2d, 3: functional.avg_pool3d}[x.ndim - 2]
+        padded = functional.pad(x, [p for f in reversed(self.factor) for p in (f - 1, f - 1)])
+        return mean(mean(self.pool(padded, self.factor, stride=1), self.factor, stride=1), self.factor)
+
+    def reach(self, need: Interval) -> Interval:
+        fine = super().reach(need)
+        return tuple((a - f + 1, b + f - 1) for (a, b), f in zip(fine, self.factor, strict=True))
+
+
 class Chain(nn.Sequential):
     """Layers one after the other, with a reach."""
 

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ssdenoise.networks.layers import Chain, Conv, Interval, Network, Pool, halo_of
+from ssdenoise.networks.layers import BlurPool, Chain, Conv, Interval, Network, Pool, halo_of
 
 
 def _union(a: Interval, b: Interval) -> Interval:
@@ -39,6 +39,9 @@ class UNet(nn.Module):
         Spatial axis of a half-space network: its output sees, along that axis, only the own row and those before.
     batch_norm : bool
         Normalise over the batch after each convolution.
+    alias_free : bool
+        N2V2's two changes against checkerboards (Höck et al. 2022), for `skips="features"`: blurred pooling, and no
+        skip at full resolution.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class UNet(nn.Module):
         skips: Literal["pooled", "features"],
         causal: int | None = None,
         batch_norm: bool = False,
+        alias_free: bool = False,
     ) -> None:
         super().__init__()
         slope = 0.1 if skips == "pooled" else 0.0
@@ -62,7 +66,8 @@ class UNet(nn.Module):
             )
 
         self.ndim, self.depth, self.pooled = ndim, depth, skips == "pooled"
-        self.pool = Pool(ndim, causal)
+        self.top_skip = not alias_free
+        self.pool = BlurPool(ndim) if alias_free else Pool(ndim, causal)
         if self.pooled:
             w, up = width, 2 * width
             self.encoder = nn.ModuleList([chain(inputs, w, w), *(chain(w, w) for _ in range(depth - 1))])
@@ -82,7 +87,7 @@ class UNet(nn.Module):
             self.bottom = chain(widths[depth - 1], widths[depth], widths[depth - 1])
             self.decoder = nn.ModuleList(
                 [chain(2 * widths[level], widths[level], widths[level - 1]) for level in range(depth - 1, 0, -1)]
-                + [chain(2 * widths[0], *head)]
+                + [chain((1 + self.top_skip) * widths[0], *head)]
             )
         self.outputs = head[-1]
 
@@ -97,8 +102,9 @@ class UNet(nn.Module):
                 skips.append(x)
             x = self.pool(x)
         x = self.bottom(x)
-        for decode in self.decoder:
-            x = decode(torch.cat([self.pool.up(x), skips.pop()], dim=1))
+        for level, decode in zip(reversed(range(self.depth)), self.decoder, strict=True):
+            x, skip = self.pool.up(x), skips.pop()
+            x = decode(torch.cat([x, skip], dim=1) if level or self.top_skip else x)
         return x
 
     def reach(self, need: Interval) -> Interval:
@@ -108,9 +114,12 @@ class UNet(nn.Module):
             skips.append(need)
             need = self.pool.reach_up(need)
         need = self.bottom.reach(need)
-        for encode in reversed(self.encoder):
+        for level, encode in zip(reversed(range(self.depth)), reversed(self.encoder), strict=True):
             need, skip = self.pool.reach(need), skips.pop()
-            need = _union(encode.reach(need), skip) if self.pooled else encode.reach(_union(need, skip))  # type: ignore[operator]
+            if self.pooled:
+                need = _union(encode.reach(need), skip)  # type: ignore[operator]
+            else:
+                need = encode.reach(_union(need, skip) if level or self.top_skip else need)  # type: ignore[operator]
         return need
 
 

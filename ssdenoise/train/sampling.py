@@ -66,7 +66,8 @@ class Sampler:
         self.spec, self.method, self.normalization = spec, method, normalization
         t, _, *self.size = volumes[0].shape
         wanted = method.patch if spec.ndim == 3 else (1, *method.patch[1:])
-        steps = (1, *stride)[-3:]
+        *in_z, y, x = stride
+        steps = (*(in_z or [1]), y * method.patch_factor, x * method.patch_factor)
         self.patch = tuple(min(p, n) // s * s for p, n, s in zip(wanted, self.size, steps, strict=True))
         if 0 in self.patch:
             raise FormatError(
@@ -121,8 +122,10 @@ class Sampler:
         if self.method.needs_pair and augment and rng.integers(2):
             patches.reverse()  # either realization can be the input
         quarter, flip = (int(rng.integers(4)), int(rng.integers(2))) if augment else (0, 0)
-        if self.patch[1] != self.patch[2]:
-            quarter -= quarter % 2  # a quarter turn would change the shape
+        if self.patch[1] != self.patch[2] or self.method.half_turns_only:
+            quarter -= quarter % 2  # a quarter turn would change the shape, or the direction
+        if self.method.half_turns_only:
+            flip = 0
         out = []
         for patch in patches if self.method.needs_pair else patches[:1]:
             turned = np.rot90(self.normalization.apply(patch), quarter, (-2, -1))

@@ -61,7 +61,7 @@ def whole(volume: Volume, model: Path) -> np.ndarray:
 SHAPES = {
     "odd, several tiles": (1, 1, 5, 29, 131),
     "smaller than a tile": (1, 1, 3, 21, 30),
-    "several frames": (2, 1, 2, 40, 70),
+    "several frames": (2, 1, 1, 40, 40),
 }
 
 

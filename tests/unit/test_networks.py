@@ -31,8 +31,9 @@ def blind(ndim: int, depth: int, channels: int = 1) -> Network:
     return positive(BlindSpot(ndim, channels, 2 * channels, width=4, depth=depth, head=(4, 4), mix=(4,)))
 
 
-def plain(ndim: int, depth: int, skips: str) -> Network:
-    return positive(Plain(UNet(ndim, 1, width=4, depth=depth, head=(4, 4), skips=skips), 1, last_kernel=3))  # type: ignore[arg-type]
+def plain(ndim: int, depth: int, skips: str, alias_free: bool = False) -> Network:
+    unet = UNet(ndim, 1, width=4, depth=depth, head=(4, 4), skips=skips, alias_free=alias_free)  # type: ignore[arg-type]
+    return positive(Plain(unet, 1, last_kernel=3))
 
 
 NETS = [
@@ -40,6 +41,9 @@ NETS = [
     pytest.param(lambda: plain(2, 3, "pooled"), (176, 176), id="plain-2d-3"),
     pytest.param(lambda: plain(2, 2, "features"), (112, 112), id="features-2d-2"),
     pytest.param(lambda: plain(2, 3, "features"), (208, 208), id="features-2d-3"),
+    pytest.param(lambda: plain(2, 2, "features", alias_free=True), (112, 112), id="alias-free-2d-2"),
+    pytest.param(lambda: plain(2, 3, "features", alias_free=True), (240, 240), id="alias-free-2d-3"),
+    pytest.param(lambda: plain(3, 2, "features", alias_free=True), (35, 80, 80), id="alias-free-3d-2"),
     pytest.param(lambda: plain(3, 2, "pooled"), (33, 64, 64), id="plain-3d-2"),
     pytest.param(lambda: plain(3, 2, "features"), (35, 80, 80), id="features-3d-2"),
     pytest.param(lambda: blind(2, 2), (112, 112), id="blind-2d-2"),

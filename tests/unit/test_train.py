@@ -24,6 +24,8 @@ from tests.conftest import CPU, make_store, scene
 
 def spec_for(name: str, ndim: int = 2, thinning: bool = True, **options: object) -> TrainSpec:
     options = {"steps": 6, "batch": 2, "patch": (4, 16, 16)} | options if METHODS[name].trainable else options
+    if name == "nlm":
+        options = {"patch_distance": 2} | options
     method = METHODS[name](**options)
     return TrainSpec(dataset="d", noise="n", seed=3, ndim=ndim, thinning=thinning, method=method)  # type: ignore[arg-type]
 
