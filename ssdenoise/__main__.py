@@ -79,7 +79,9 @@ def train(
     noisy: Store,
     calibration: Calibration,
     output: Output,
-    pair: Annotated[Path | None, typer.Option(help="Store of the second realization.")] = None,
+    target: Annotated[
+        Path | None, typer.Option(help="Store of the second realization or, for n2c, of the clean volume.")
+    ] = None,
     gpu: Gpu = 0,
     threads: Threads = 1,
 ) -> None:
@@ -89,7 +91,7 @@ def train(
     from ssdenoise.device import Device
     from ssdenoise.train import train
 
-    train(parse_spec(TrainSpec, spec), noisy, pair, calibration, output, Device.granted(gpu, threads))
+    train(parse_spec(TrainSpec, spec), noisy, target, calibration, output, Device.granted(gpu, threads))
 
 
 @app.command()

@@ -42,7 +42,12 @@ class Project:
         if row.clean is not None and not self.noise_of(row.dataset):
             raise ConfigError(f"{where} is clean and the config has no noise levels; add one under `noise:`")
         for name in self.methods_of(row.dataset):
-            if self.config.methods[name].needs_pair and not row.has_pair:
+            target = self.config.methods[name].target
+            if target == "clean" and row.clean is None:
+                raise ConfigError(
+                    f"{where} has no clean volume, which {name!r} needs; list other entries in its `methods` column"
+                )
+            if target == "pair" and not row.has_pair:
                 raise ConfigError(
                     f"{where} offers no pairs, which {name!r} needs; fill its `pair` column (a source, or `thinning` "
                     f"for photon counts) or list other entries in its `methods` column"
@@ -105,7 +110,7 @@ class Project:
             noise=noise,
             seed=seed,
             ndim=row.ndim,
-            thinning=self.config.methods[method].needs_pair and row.pair == "thinning",
+            thinning=self.config.methods[method].target == "pair" and row.pair == "thinning",
             method=self.config.methods[method],
         )
 

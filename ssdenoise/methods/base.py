@@ -18,7 +18,7 @@ from ssdenoise.noise import NoiseModels
 
 @dataclass(frozen=True)
 class Batch:
-    """Training patches: `noisy` of shape (B, C, [Z,] Y, X); `target` the other realization where there is one."""
+    """Training patches: `noisy` of shape (B, C, [Z,] Y, X); `target` what it is compared with, if not itself."""
 
     noisy: Tensor
     target: Tensor | None = None
@@ -36,8 +36,8 @@ class Method(BaseModel):
 
     Attributes
     ----------
-    needs_pair : bool
-        Whether `loss` needs `Batch.target`, an independent realization of the same scene.
+    target : {"pair", "clean"} or None
+        What `loss` needs as `Batch.target`: an independent realization of the same scene, or the clean image.
     blind : bool
         Whether a voxel's own value cannot influence what the network says of it.
     trainable : bool
@@ -52,7 +52,7 @@ class Method(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    needs_pair: ClassVar[bool] = False
+    target: ClassVar[Literal["pair", "clean"] | None] = None
     blind: ClassVar[bool] = False
     trainable: ClassVar[bool] = False
     probabilistic: ClassVar[bool] = False

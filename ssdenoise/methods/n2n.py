@@ -32,7 +32,7 @@ class N2N(TrainedMethod):
        arXiv:1803.04189.
     """
 
-    needs_pair: ClassVar[bool] = True
+    target: ClassVar[Literal["pair", "clean"] | None] = "pair"
 
     name: Literal["n2n"] = "n2n"
     criterion: Literal["l2", "l1"] = Field("l2", description="Loss: `l2` estimates the mean, `l1` the median.")
@@ -45,7 +45,7 @@ class N2N(TrainedMethod):
         return Plain(unet, channels, last_kernel=3)
 
     def loss(self, net: Network, batch: Batch, rng: torch.Generator, progress: float) -> Tensor:
-        assert batch.target is not None, "the train stage gives a pair to each method with needs_pair"
+        assert batch.target is not None, "the train stage gives a target to each method that has one"
         criterion = functional.mse_loss if self.criterion == "l2" else functional.l1_loss
         return criterion(net(batch.noisy), batch.target)
 

@@ -42,7 +42,7 @@ EVERY = 50
 
 
 def train(
-    spec: TrainSpec, noisy: Path, pair: Path | None, calibration: Path, output: Path, device: Device = CPU
+    spec: TrainSpec, noisy: Path, target: Path | None, calibration: Path, output: Path, device: Device = CPU
 ) -> dict[str, Any]:
     """Train a model, or fit a baseline.
 
@@ -51,8 +51,9 @@ def train(
     spec : TrainSpec
     noisy : Path
         Store of the noisy volume.
-    pair : Path or None
-        Store of the second realization, for methods that need one and do not get it by thinning.
+    target : Path or None
+        Store of the second realization or, for methods that need it, of the clean volume; None for methods without
+        target, and for pairs by thinning.
     calibration : Path
         Noise parameters of the noisy volume.
     output : Path
@@ -73,12 +74,12 @@ def train(
         If the volumes do not offer what the method needs.
     """
     clock, code = Clock(), code_hash("train", spec.method.name)
-    volumes = [Volume(noisy)] + ([Volume(pair)] if pair else [])
+    volumes = [Volume(noisy)] + ([Volume(target)] if target else [])
     _check(spec, volumes)
     normalization = volumes[0].intensities().normalization()
     inputs = {"noisy": volumes[0].digest, "calibration": file_digest(calibration)}
-    if pair:
-        inputs["pair"] = volumes[1].digest
+    if target:
+        inputs["target"] = volumes[1].digest
     torch.manual_seed(_torch_seed(spec, "init"))
     method, channels = spec.method, volumes[0].shape[1]
     net = method.build(channels, spec.ndim, _noise_models(method, volumes[0], calibration).normalized(normalization))
@@ -118,14 +119,16 @@ def train(
 
 def _check(spec: TrainSpec, volumes: Sequence[Volume]) -> None:
     method = spec.method
-    if method.needs_pair and not spec.thinning and len(volumes) < 2:
-        raise ConfigError(f"{spec.dataset}: {method.name} needs a pair; give --pair, or thinning of photon counts")
+    thinned = method.target == "pair" and spec.thinning
+    if method.target and not thinned and len(volumes) < 2:
+        needed = {"pair": "a pair; give it as --target, or thin photon counts", "clean": "the clean volume as --target"}
+        raise ConfigError(f"{spec.dataset}: {method.name} needs {needed[method.target]}")
     if len(volumes) == 2 and volumes[0].shape != volumes[1].shape:
         raise FormatError(
-            f"{volumes[1].path} has shape {volumes[1].shape}, its pair {volumes[0].path} {volumes[0].shape}; "
-            "two realizations of one scene have the same"
+            f"{volumes[1].path} has shape {volumes[1].shape}, {volumes[0].path} {volumes[0].shape}; "
+            "a noisy volume and its target have the same"
         )
-    if method.needs_pair and spec.thinning and volumes[0].array.dtype.kind != "u":
+    if thinned and volumes[0].array.dtype.kind != "u":
         raise FormatError(
             f"{volumes[0].path} is {volumes[0].array.dtype}; only photon counts (unsigned) can be thinned"
         )

@@ -38,9 +38,9 @@ class Sampler:
     spec : TrainSpec
     method : TrainedMethod
     volumes : sequence of Volume
-        The noisy volume and, where there is one, the second realization.
+        The noisy volume and, where there is one, the target: the second realization or the clean volume.
     normalization : Normalization
-        Of the noisy volume; both realizations are normalised by it.
+        Of the noisy volume; the target is normalised by it too.
     stride : sequence of int
         Of the network, per spatial axis: patches are cut to a multiple of it.
 
@@ -115,11 +115,11 @@ class Sampler:
     def _pair(
         self, frame: int, origin: Sequence[int], rng: np.random.Generator, *, augment: bool
     ) -> list[npt.NDArray[np.float32]]:
-        """A patch of each realization, (C, [Z,] Y, X): one where the method needs no pair."""
+        """A patch of the noisy volume and, where the method has one, of its target, (C, [Z,] Y, X)."""
         patches = [read(frame, origin, self.patch) for read in self.readers]
-        if self.method.needs_pair and self.spec.thinning:
+        if self.method.target == "pair" and self.spec.thinning:
             patches = list(thin(patches[0], THINNING, rng))
-        if self.method.needs_pair and augment and rng.integers(2):
+        if self.method.target == "pair" and augment and rng.integers(2):
             patches.reverse()  # either realization can be the input
         quarter, flip = (int(rng.integers(4)), int(rng.integers(2))) if augment else (0, 0)
         if self.patch[1] != self.patch[2] or self.method.half_turns_only:
@@ -127,7 +127,7 @@ class Sampler:
         if self.method.half_turns_only:
             flip = 0
         out = []
-        for patch in patches if self.method.needs_pair else patches[:1]:
+        for patch in patches if self.method.target else patches[:1]:
             turned = np.rot90(self.normalization.apply(patch), quarter, (-2, -1))
             turned = turned[..., ::-1] if flip else turned
             out.append(np.ascontiguousarray(turned if self.spec.ndim == 3 else turned[:, 0]))

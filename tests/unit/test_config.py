@@ -82,6 +82,10 @@ WRONG = [
     ),
     pytest.param({}, {"methods": "n2v,n2v"}, "n2v stands there more than once", id="entry-twice"),
     pytest.param({"run": "a/b"}, {}, "config: run", id="run-name"),
+    pytest.param({"methods": {"n2c": {"name": "n2c"}}}, {}, "has no clean volume, which 'n2c' needs", id="no-clean"),
+    pytest.param(
+        {"methods": {"median": {"name": "median", "sizes": [4]}}}, {}, "4 is even; a window", id="even-median"
+    ),
     pytest.param(N2N, {}, "offers no pairs, which 'n2n' needs", id="no-pairs"),
     pytest.param({}, {"noisy": "b.npy"}, "no file b.npy", id="missing-file"),
     pytest.param({}, {"dataset": "a/b"}, "row 1: dataset", id="slash"),

@@ -34,7 +34,8 @@ def make_model(folder: Path, volume: Volume, name: str, ndim: int, **more: objec
         options = {"patch_distance": 2}
     spec = TrainSpec(dataset="d", noise="n", seed=0, ndim=ndim, thinning=True, method=METHODS[name](**options | more))  # type: ignore[arg-type]
     calibrate(volume.path, folder / "calibration.json")
-    train(spec, volume.path, None, folder / "calibration.json", folder / "model", CPU)
+    clean = volume.path if METHODS[name].target == "clean" else None
+    train(spec, volume.path, clean, folder / "calibration.json", folder / "model", CPU)
     return folder / "model"
 
 

@@ -9,6 +9,7 @@ from scipy import integrate, stats
 
 from ssdenoise.methods import METHODS, Batch, Method
 from ssdenoise.methods.hqssl import HQSSL, MIN_PHOTONS, MIN_VARIANCE
+from ssdenoise.methods.n2c import N2C
 from ssdenoise.methods.n2n import N2N
 from ssdenoise.methods.n2v import N2V, neighbours, offsets, stratified, surroundings
 from ssdenoise.methods.n2v2 import N2V2
@@ -349,10 +350,15 @@ def test_unknown_noise_is_learned() -> None:
     assert net.variance(torch.zeros(())).sqrt().item() == pytest.approx(0.5, rel=0.05)
 
 
+def test_n2c_learns_the_target_it_is_given() -> None:
+    a, b = torch.randn(2, 1, 8, 8), torch.randn(2, 1, 8, 8)
+    assert N2C().loss(Identity(), Batch(a, b), generator(), 0) == pytest.approx(((a - b) ** 2).mean().item())
+
+
 # --- baselines ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["gaussian", "nlm"])
+@pytest.mark.parametrize("name", ["gaussian", "median", "nlm"])
 def test_baselines_choose_stronger_smoothing_for_stronger_noise(name: str) -> None:
     method = METHODS[name]()
     y, x = torch.meshgrid(torch.arange(96.0), torch.arange(96.0), indexing="ij")
@@ -363,7 +369,7 @@ def test_baselines_choose_stronger_smoothing_for_stronger_noise(name: str) -> No
         net = method.build(1, 2, noise)
         noisy = clean + sigma * torch.randn(clean.shape, generator=generator())
         method.fit(net, noisy)
-        chosen.append(float(net.sigma if name == "gaussian" else net.h))
+        chosen.append(float(getattr(net, {"gaussian": "sigma", "median": "size", "nlm": "h"}[name])))
         better = method.denoise(net, noisy).mean
         assert (better - clean).square().mean() < (noisy - clean).square().mean() * (1.0 if sigma < 0.1 else 0.2)
     assert chosen[1] > chosen[0]

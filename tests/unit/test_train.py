@@ -14,6 +14,7 @@ from ssdenoise import train as stage
 from ssdenoise.calibrate import calibrate
 from ssdenoise.config.models import TrainSpec
 from ssdenoise.errors import ConfigError, FormatError, MissingInputError, TrainingDiverged
+from ssdenoise.intensity import Normalization
 from ssdenoise.methods import METHODS, Batch, Network, TrainedMethod
 from ssdenoise.model import load_model
 from ssdenoise.store import Volume
@@ -88,7 +89,8 @@ def test_a_checkpoint_of_other_options_is_not_continued(
 @pytest.mark.parametrize("ndim", [2, 3])
 @pytest.mark.parametrize("name", list(METHODS))
 def test_every_method_trains_and_loads(name: str, ndim: int, counts: Volume, calibration: Path, tmp_path: Path) -> None:
-    train(spec_for(name, ndim), counts.path, None, calibration, tmp_path / "m", CPU)
+    clean = counts.path if METHODS[name].target == "clean" else None
+    train(spec_for(name, ndim), counts.path, clean, calibration, tmp_path / "m", CPU)
     model = load_model(tmp_path / "m")
     assert model.method.name == name
     assert all(torch.isfinite(value).all() for value in model.net.state_dict().values())
@@ -169,6 +171,8 @@ def test_a_loss_that_is_not_finite_ends_with_a_reason(
 
 
 def test_pairs_must_be_there_and_fit(counts: Volume, calibration: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="needs the clean volume"):
+        train(spec_for("n2c"), counts.path, None, calibration, tmp_path / "m", CPU)
     with pytest.raises(ConfigError, match="needs a pair"):
         train(spec_for("n2n", thinning=False), counts.path, None, calibration, tmp_path / "m", CPU)
     other = make_store(tmp_path, "other", scene((1, 1, 6, 70, 44)).astype(np.float32))
@@ -225,3 +229,30 @@ def test_model_files_can_be_read_by_a_group(counts: Volume, calibration: Path, t
 def test_a_missing_calibration_is_one_line(counts: Volume, tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match="run the stage"):
         train(spec_for("n2v"), counts.path, None, tmp_path / "nowhere.json", tmp_path / "m", CPU)
+
+
+def test_the_clean_target_is_never_thinned_nor_the_input(counts: Volume, tmp_path: Path) -> None:
+    clean = make_store(tmp_path, "clean", np.full(counts.shape, 7, np.float32))
+    spec = spec_for("n2c")
+    sampler = Sampler(spec, spec.method, [counts, clean], Normalization(0, 1), (4, 4))  # type: ignore[arg-type]
+    for step in range(10):
+        batch = sampler.batch(step)[0]
+        assert batch.target is not None
+        assert (batch.target == 7).all()
+        assert (batch.noisy == batch.noisy.round()).all()
+        assert (batch.noisy != 7).any()
+
+
+def test_half_turns_keep_the_direction_of_a_row(tmp_path: Path) -> None:
+    volume = make_store(tmp_path, "rows", np.arange(40, dtype=np.float32)[:, None].repeat(40, 1)[None, None, None])
+    spec = spec_for("structn2v")
+    sampler = Sampler(spec, spec.method, [volume], Normalization(0, 1), (4, 4))  # type: ignore[arg-type]
+    patches = np.concatenate([sampler.batch(step)[0].noisy.numpy() for step in range(20)])
+    assert (np.diff(patches, axis=-1) == 0).all()
+    assert {int(d) for d in np.unique(np.diff(patches, axis=-2))} == {-1, 1}
+
+
+def test_patches_are_cut_so_that_half_of_them_fits_the_network(counts: Volume) -> None:
+    spec = spec_for("neighbor2neighbor", patch=(4, 60, 40))
+    sampler = Sampler(spec, spec.method, [counts], counts.intensities().normalization(), (8, 8))  # type: ignore[arg-type]
+    assert sampler.patch == (1, 48, 32)

@@ -161,6 +161,15 @@ def test_a_killed_denoise_job_keeps_its_shards_and_ends_with_the_same_bits(copie
     assert copied.digests()[f"{name}/denoised.ome.zarr/zarr.json"] == expected
 
 
+def test_training_on_clean_targets_waits_for_the_clean_volume(tmp_path: Path) -> None:
+    workflow = make(tmp_path / "clean")
+    workflow.configure(methods={"n2c": {"name": "n2c"}})
+    (workflow.folder / "datasets.tsv").write_text("dataset\tclean\nbench\tclean.npy\n")
+    model = "results/tiny/bench/gaussian/n2c/seed-0/model.json"
+    plan = workflow.run("--dry-run", "--printshellcmds", model).stdout
+    assert "--target results/tiny/bench/clean.ome.zarr/zarr.json" in plan
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -110,10 +110,13 @@ def denoise_spec(wildcards):
     return dump(PROJECT.denoise(wildcards.dataset))
 
 
-def pair(wildcards):
-    """The second realization, for methods that need one as a volume."""
+def target(wildcards):
+    """The clean volume or the second realization, for methods that need one as a volume."""
     row = PROJECT.datasets[wildcards.dataset]
-    if PROJECT.config.methods[wildcards.entry].needs_pair and row.pair != "thinning":
+    kind = PROJECT.config.methods[wildcards.entry].target
+    if kind == "clean":
+        return f"results/{RUN}/{wildcards.dataset}/clean.ome.zarr/zarr.json"
+    if kind == "pair" and row.pair != "thinning":
         return f"results/{RUN}/{wildcards.dataset}/{wildcards.noise}/noisy-1.ome.zarr/zarr.json"
     return []
 

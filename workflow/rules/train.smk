@@ -1,7 +1,7 @@
 rule train:
     input:
         noisy=f"results/{RUN}/{{dataset}}/{{noise}}/noisy-0.ome.zarr/zarr.json",
-        pair=pair,
+        target=target,
         calibration=f"results/{RUN}/{{dataset}}/{{noise}}/calibration.json",
     output:
         f"{MODEL}/model.safetensors",
@@ -21,9 +21,9 @@ rule train:
     params:
         spec=train_spec,
         code=code("train"),
-        pair=option("pair"),
+        target=option("target"),
         folder=folder,
     shell:
-        "python -m ssdenoise train --spec {params.spec:q} --noisy {input.noisy} {params.pair}"
+        "python -m ssdenoise train --spec {params.spec:q} --noisy {input.noisy} {params.target}"
         " --calibration {input.calibration} --output {params.folder}"
         " --gpu {resources.gpu} --threads {threads} 2> {log}"

@@ -1,0 +1,68 @@
+"""Median filter, with the size that the noisy image itself recommends."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from pydantic import AfterValidator, Field
+from torch import Tensor
+
+from ssdenoise.methods.base import Estimate, Method
+from ssdenoise.methods.gaussian import choose
+from ssdenoise.networks import Network
+from ssdenoise.noise import FloatArray, NoiseModels
+
+
+def _odd(size: int) -> int:
+    if size % 2 == 0:
+        raise ValueError(f"{size} is even; a window with a voxel in its middle has an odd side")
+    return size
+
+
+class Median(Method):
+    """Median of a square or cube; its size minimises the J-invariant loss on a sample.
+
+    Notes
+    -----
+    Keeps edges, and removes single outliers such as hot pixels, which a mean would spread. How the size is chosen: see
+    `ssdenoise.methods.gaussian.Gaussian`.
+    """
+
+    name: Literal["median"] = "median"
+    sizes: tuple[Annotated[int, Field(ge=1), AfterValidator(_odd)], ...] = Field(
+        (3, 5, 7), min_length=1, description="Sides of the window to choose from, in voxels; odd."
+    )
+
+    def build(self, channels: int, ndim: int, noise: NoiseModels) -> Network:
+        return MedianFilter(ndim, max(self.sizes))
+
+    def fit(self, net: Network, sample: Tensor) -> None:
+        net.size.fill_(choose(smooth, sample, {"size": list(self.sizes)})["size"])  # type: ignore[operator]
+
+    def denoise(self, net: Network, noisy: Tensor) -> Estimate:
+        return Estimate(net(noisy))
+
+
+class MedianFilter(Network):
+    """The filter, with its size as a buffer. The halo is that of the widest candidate."""
+
+    size: Tensor
+
+    def __init__(self, ndim: int, widest: int) -> None:
+        super().__init__()
+        self.register_buffer("size", torch.tensor(widest))
+        self.halo, self.stride = (widest // 2,) * ndim, (1,) * ndim
+
+    def forward(self, noisy: Tensor) -> Tensor:
+        images = noisy.flatten(0, 1).cpu().numpy()
+        out = np.stack([smooth(image, int(self.size)) for image in images])
+        return torch.from_numpy(out).view(noisy.shape).to(noisy.device)
+
+
+def smooth(image: FloatArray, size: float) -> FloatArray:
+    """Median filter of one image, the same size along all axes."""
+    from scipy.ndimage import median_filter
+
+    return np.asarray(median_filter(image, int(size)))
