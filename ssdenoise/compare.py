@@ -12,7 +12,7 @@ import pandas as pd
 from ssdenoise.config.specs import CompareSpec
 from ssdenoise.metrics import block_bootstrap, psnr
 from ssdenoise.noise import stream
-from ssdenoise.provenance import Clock, code_hash, file_digest, record, write_json, write_text
+from ssdenoise.provenance import Clock, code_hash, file_digest, listed, record, write_json, write_text
 
 KEYS = ["dataset", "situation", "noise", "method", "seed"]
 COSTS = ["parameters", "train_seconds", "denoise_seconds", "megavoxels_per_second", "peak_memory_mb", "clipped_share"]
@@ -34,12 +34,19 @@ PRINTED = {
     "peak_memory_mb": ("peak/MB", "{:.0f}"),
 }
 
-CAPTION = (
+WITH_TRUTH = (
     "PSNR over the pooled squared error of all planes, SSIM as the mean over planes (uniform 7x7 window), both against "
     "{truth}; data range {range}; denoised values as they are stored, noisy ones neither rounded nor clipped by us. "
-    "Intervals: 95 %, circular block bootstrap over planes (runs of up to {block}), none for a single plane. Residual "
-    "ratio: variance of noisy - denoised over the calibrated noise variance, 1 is best; residual corr.: correlation of "
-    "neighbouring residuals, 0 is best; these two need no reference."
+    "Intervals: 95 %, circular block bootstrap over planes (runs of up to {block}), none for a single plane. "
+)
+WITHOUT_TRUTH = "No dataset has a clean volume or a reference, hence no PSNR and no SSIM. "
+FAR_OFF = (
+    "The noisy input of {names} is below 0 dB, further from the reference than the data range is wide: are both in the "
+    "same units? "
+)
+RESIDUALS = (
+    "Residual ratio: variance of noisy - denoised over the calibrated noise variance, 1 is best; residual corr.: "
+    "correlation of neighbouring residuals, 0 is best; these two need no reference."
 )
 
 
@@ -138,6 +145,11 @@ def _printed(table: pd.DataFrame) -> pd.DataFrame:
 def _caption(spec: CompareSpec, table: pd.DataFrame) -> str:
     known = table.dropna(subset=["psnr"]).drop_duplicates("dataset")
     kinds = {"benchmark": "the clean volume", "reference": "the reference"}
-    truth = " or ".join(kinds[s] for s in dict.fromkeys(known["situation"])) or "nothing (no dataset has a reference)"
-    ranges = ", ".join(f"{r:g} ({d})" for d, r in zip(known["dataset"], known["data_range"], strict=True)) or "not used"
-    return CAPTION.format(truth=truth, range=ranges, block=spec.bootstrap_block)
+    if known.empty:
+        return WITHOUT_TRUTH + RESIDUALS
+    truth = " or ".join(kinds[s] for s in dict.fromkeys(known["situation"]))
+    ranges = ", ".join(f"{r:g} ({d})" for d, r in zip(known["dataset"], known["data_range"], strict=True))
+    caption = WITH_TRUTH.format(truth=truth, range=ranges, block=spec.bootstrap_block)
+    if far_off := list(dict.fromkeys(table.loc[table["level"] < 0, "dataset"])):
+        caption += FAR_OFF.format(names=listed(far_off))
+    return caption + RESIDUALS

@@ -76,7 +76,8 @@ def plot_images(
     base = shown["reference"] if truth else images["noisy"]
     low, high = np.percentile(shown["reference"] if truth else images[next(iter(denoised))], [0.5, 99.8])
     scores = pd.read_csv(comparison)
-    scores = scores[scores["dataset"] + "/" + scores["noise"] == title].set_index("method")
+    # the first seed's, which is the one shown
+    scores = scores[scores["dataset"] + "/" + scores["noise"] == title].drop_duplicates("method").set_index("method")
 
     differences = {name: image - base for name, image in images.items()}
     spread = 3 * float(np.median([np.std(d) for name, d in differences.items() if name != "noisy"]) or 1.0)
@@ -88,7 +89,6 @@ def plot_images(
     for axis, (name, image) in zip(axes[0], shown.items(), strict=False):
         axis.imshow(image, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
         value = scores["psnr"].get(name)
-        value = value.mean() if isinstance(value, pd.Series) else value
         axis.set_title(
             f"{name}\n{value:.2f} dB" if value is not None and np.isfinite(value) else f"{name}\n", fontsize=9
         )

@@ -38,12 +38,8 @@ class Method(BaseModel):
     ----------
     target : {"pair", "clean"} or None
         What `loss` needs as `Batch.target`: an independent realization of the same scene, or the clean image.
-    blind : bool
-        Whether a voxel's own value cannot influence what the network says of it.
     trainable : bool
         Whether `loss` is minimised by gradient steps; if not, `fit` sets the network's buffers from a sample.
-    probabilistic : bool
-        Whether `denoise` also returns a standard deviation.
     half_turns_only : bool
         Whether training patches may only be turned by 180 degrees: where quarter turns and flips would not keep the
         directions that a method is about.
@@ -53,13 +49,16 @@ class Method(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     target: ClassVar[Literal["pair", "clean"] | None] = None
-    blind: ClassVar[bool] = False
     trainable: ClassVar[bool] = False
-    probabilistic: ClassVar[bool] = False
     half_turns_only: ClassVar[bool] = False
     patch_factor: ClassVar[int] = 1
 
     name: str
+
+    @property
+    def probabilistic(self) -> bool:
+        """Whether `denoise` also returns a standard deviation."""
+        return False
 
     @property
     def true_noise(self) -> str | None:
@@ -94,8 +93,14 @@ class TrainedMethod(Method):
         "for CPUs and small data.",
     )
     steps: int = Field(400, ge=1, description="Optimiser steps.")
-    batch: int = Field(8, ge=1, description="Patches per step.")
+    batch: int | None = Field(
+        None, ge=1, description="Patches per step; the default is 8 planes, or 1 volume, which has as many voxels."
+    )
     patch: tuple[int, int, int] = Field(
-        (16, 64, 64), description="Patch size in voxels, ZYX; 2-D training uses YX. Cut to the volume's size."
+        (8, 64, 64), description="Patch size in voxels, ZYX; 2-D training uses YX. Cut to the volume's size."
     )
     learning_rate: float = Field(2e-3, gt=0, description="Peak learning rate of Adam.")
+
+    def patches_per_step(self, ndim: int) -> int:
+        """`batch`, or its default."""
+        return self.batch or (8 if ndim == 2 else 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -46,6 +46,9 @@ class HQSSL(TrainedMethod):
     ``- BALANCE * std_n`` credits variance to the noise rather than to the prior, as the two are otherwise
     interchangeable. Channels are taken as independent.
 
+    With ``likelihood="none"`` the loss is ``(y - mu)**2`` and the output mu: the paper's ablation without posterior,
+    and what the posterior gains is the difference.
+
     `network="paper"`: depth 5, 48 and 96 channels, 1x1 convolutions of 384 and 96 channels. In 3-D see
     `ssdenoise.networks.BlindSpot`.
 
@@ -55,13 +58,12 @@ class HQSSL(TrainedMethod):
        NeurIPS 2019, arXiv:1901.10277.
     """
 
-    blind: ClassVar[bool] = True
-    probabilistic: ClassVar[bool] = True
-
     name: Literal["hqssl"] = "hqssl"
     steps: int = Field(250, ge=1, description="Optimiser steps.")
-    likelihood: Literal["gaussian", "poisson", "poisson_gaussian"] = Field(
-        "poisson_gaussian", description="What the noise is taken to be."
+    likelihood: Literal["gaussian", "poisson", "poisson_gaussian", "none"] = Field(
+        "poisson_gaussian",
+        description="What the noise is taken to be; `none`: the network predicts the mean alone, by squared error, and "
+        "the voxel itself is never used.",
     )
     parameters: Literal["calibrated", "known", "unknown"] = Field(
         "calibrated",
@@ -70,14 +72,21 @@ class HQSSL(TrainedMethod):
     )
 
     @property
+    def probabilistic(self) -> bool:
+        return self.likelihood != "none"
+
+    @property
     def true_noise(self) -> str | None:
-        return self.likelihood if self.parameters == "known" else None
+        return self.likelihood if self.parameters == "known" and self.probabilistic else None
 
     def build(self, channels: int, ndim: int, noise: NoiseModels) -> Network:
+        outputs = 2 * channels if self.probabilistic else channels
         if self.network == "paper":
-            net = BlindSpot(ndim, channels, 2 * channels, width=48, depth=5, head=(96, 96), mix=(384, 96))
+            net = BlindSpot(ndim, channels, outputs, width=48, depth=5, head=(96, 96), mix=(384, 96))
         else:
-            net = BlindSpot(ndim, channels, 2 * channels, width=16, depth=3, head=(16, 16), mix=(32, 16))
+            net = BlindSpot(ndim, channels, outputs, width=16, depth=3, head=(16, 16), mix=(32, 16))
+        if self.likelihood == "none":
+            return net
         model = getattr(noise, self.likelihood)
         return BlindSpotWithNoise(
             net,
@@ -89,6 +98,8 @@ class HQSSL(TrainedMethod):
         )
 
     def loss(self, net: Network, batch: Batch, rng: torch.Generator, progress: float) -> Tensor:
+        if self.likelihood == "none":
+            return functional.mse_loss(net(batch.noisy), batch.noisy)
         y = batch.noisy.double()
         mu, var_x = _prior(net, batch.noisy)
         var_n = net.variance(mu)  # type: ignore[operator]
@@ -99,6 +110,8 @@ class HQSSL(TrainedMethod):
         return loss  # type: ignore[no-any-return]
 
     def denoise(self, net: Network, noisy: Tensor) -> Estimate:
+        if self.likelihood == "none":
+            return Estimate(net(noisy))
         mu, var_x = _prior(net, noisy)
         var_n = net.variance(mu)  # type: ignore[operator]
         weight = var_x / (var_x + var_n)  # how far to trust the voxel itself

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -50,8 +50,6 @@ class N2V(TrainedMethod):
     replacement: Literal["uniform", "uniform_with_centre", "mean", "median"] = Field(
         "uniform", description="What replaces a hidden voxel: a random neighbour, or the mean or median of them."
     )
-
-    blind: ClassVar[bool] = False  # in training only: at inference the network sees the voxel
 
     @model_validator(mode="after")
     def _has_neighbours(self) -> Self:

@@ -37,6 +37,9 @@ RAMP_UP, RAMP_DOWN = 0.1, 0.5
 #: Largest norm of the gradient.
 CLIP = 1.0
 
+#: Steps after which the log says how long the training will take.
+TIMED = 3
+
 #: Steps between two lines of the history, and between two checkpoints.
 EVERY = 50
 
@@ -203,6 +206,9 @@ def _optimise(
             optimiser.step()
             losses.append(loss.item())
             bar.advance(task)
+            if step + 1 - start == TIMED:
+                seconds = clock.seconds() / TIMED
+                log.info("%.2g s a step, about %.0f min to go", seconds, seconds * (method.steps - step - 1) / 60)
 
             # evaluate, log, save
             if (step + 1) % EVERY == 0 or step + 1 == method.steps:

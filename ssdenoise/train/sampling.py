@@ -82,20 +82,21 @@ class Sampler:
         self.validation_cells = [cells[i] for i in order[: max(1, held)]]
         self.held_out = set(self.validation_cells) if held else set()
         self.frames = t
+        self.patches = method.patches_per_step(spec.ndim)
 
     def batch(self, step: int) -> tuple[Batch, torch.Generator]:
         """Training patches of a step, randomly turned and flipped, and the generator for the loss."""
         rng = stream(self.spec.seed, self.spec.dataset, self.spec.noise, self.method.name, "step", step)
-        pairs = [self._pair(*self._place(rng), rng, augment=True) for _ in range(self.method.batch)]
+        pairs = [self._pair(*self._place(rng), rng, augment=True) for _ in range(self.patches)]
         return self._collate(pairs), torch.Generator().manual_seed(int(rng.integers(2**63)))
 
     def validation(self) -> list[tuple[Batch, torch.Generator]]:
         """Held-out patches, the same at each call."""
-        cells = self.validation_cells[: 4 * self.method.batch]
+        cells = self.validation_cells[: 4 * self.patches]
         batches = []
-        for first in range(0, len(cells), self.method.batch):
+        for first in range(0, len(cells), self.patches):
             rng = stream(self.spec.seed, self.spec.dataset, "validation", first)
-            chosen = cells[first : first + self.method.batch]
+            chosen = cells[first : first + self.patches]
             pairs = [
                 self._pair(cell[0], tuple(i * p for i, p in zip(cell[1:], self.patch, strict=True)), rng, augment=False)
                 for cell in chosen

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ssdenoise.config.models import schema
+from ssdenoise.config.models import read_sheet, schema
 from ssdenoise.config.project import Project
 from ssdenoise.errors import SsdenoiseError
 from tests.conftest import ROOT
@@ -108,6 +108,15 @@ def test_mistakes_are_one_clear_line(tmp_path: Path, config: dict[str, Any], row
         project(tmp_path, config, **row)
     assert match in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_sheets_of_spreadsheets_and_without_tabs(tmp_path: Path) -> None:
+    sheet = tmp_path / "sheet.tsv"
+    sheet.write_bytes("\ufeffdataset\tnoisy\r\na\tb.npy\r\n\t\r\n\r\n".encode())
+    assert [row.dataset for row in read_sheet(sheet)] == ["a"]
+    sheet.write_text("dataset,noisy\na,b.npy\n")
+    with pytest.raises(SsdenoiseError, match="separate cells by tabs"):
+        read_sheet(sheet)
 
 
 def test_the_same_name_twice(tmp_path: Path) -> None:

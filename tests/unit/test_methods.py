@@ -70,6 +70,33 @@ def test_n2n_is_the_squared_difference() -> None:
     )
 
 
+@pytest.mark.parametrize(("progress", "power"), [(0.0, 2.0), (0.5, 1.0), (0.9, 0.5), (1.0, 0.5)])
+def test_n2n_l0_is_annealed(progress: float, power: float) -> None:
+    a, b = torch.randn(2, 1, 8, 8), torch.randn(2, 1, 8, 8)
+    loss = N2N(criterion="l0").loss(Identity(), Batch(a, b), generator(), progress)  # type: ignore[arg-type]
+    assert loss.item() == pytest.approx(((a - b).abs() ** power).mean().item(), rel=1e-4)
+
+
+def test_n2n_criteria_find_the_mean_the_median_and_the_mode() -> None:
+    """A constant fitted to values of which 45 % are 0 and the others between 0 and 2."""
+    rng = generator()
+    values = torch.cat([torch.zeros(4500), 2 * torch.rand(5500, generator=rng)]).view(1, 1, 100, 100)
+    found = {}
+    for criterion in ("l2", "l1", "l0"):
+        constant = torch.nn.Parameter(torch.tensor(0.3))
+        optimiser = torch.optim.Adam([constant], 0.02)
+        for step in range(400):
+            optimiser.zero_grad()
+            output = Identity(constant.expand(values.shape))
+            N2N(criterion=criterion).loss(output, Batch(values, values), rng, step / 400).backward()  # type: ignore[arg-type]
+            optimiser.step()
+        found[criterion] = constant.item()
+    assert found["l2"] == pytest.approx(values.mean().item(), abs=0.03)
+    assert found["l1"] == pytest.approx(values.median().item(), abs=0.03)
+    assert found["l0"] == pytest.approx(0, abs=0.03)
+    assert found["l1"] > 0.1
+
+
 # --- N2V ---------------------------------------------------------------------------------------------------------
 
 
@@ -353,6 +380,18 @@ def test_unknown_noise_is_learned() -> None:
 def test_n2c_learns_the_target_it_is_given() -> None:
     a, b = torch.randn(2, 1, 8, 8), torch.randn(2, 1, 8, 8)
     assert N2C().loss(Identity(), Batch(a, b), generator(), 0) == pytest.approx(((a - b) ** 2).mean().item())
+
+
+def test_hqssl_without_likelihood_is_the_mean_alone() -> None:
+    method = HQSSL(likelihood="none")
+    assert not method.probabilistic
+    net = method.build(3, 2, NOISE)
+    noisy = torch.randn(1, 3, 16, 16, generator=generator())
+    loss = method.loss(net, Batch(noisy), generator(), 0)
+    assert loss.item() == pytest.approx((net(noisy) - noisy).square().mean().item())
+    mean, std = method.denoise(net, noisy)
+    assert mean.shape == noisy.shape
+    assert std is None
 
 
 # --- baselines ---------------------------------------------------------------------------------------------------

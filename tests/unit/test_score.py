@@ -92,3 +92,18 @@ def test_tables_of_a_run_state_their_definitions(tmp_path: Path) -> None:
     assert "neither rounded nor clipped by us" in (tmp_path / "out" / "comparison.md").read_text()
     assert r"\toprule" in (tmp_path / "out" / "comparison.tex").read_text()
     assert len(pd.read_parquet(tmp_path / "out" / "scores.parquet")) == 8
+
+
+def test_the_table_says_where_the_reference_is_in_other_units(tmp_path: Path) -> None:
+    clean = scene((1, 1, 3, 40, 40)).astype(np.float32)
+    stores = {"noisy": make_store(tmp_path, "noisy", clean).path, "clean": make_store(tmp_path, "c", clean / 8).path}
+    calibrate(stores["noisy"], tmp_path / "c.json")
+    captions = []
+    for truth in (stores["clean"], None):
+        rows = tmp_path / "s.parquet"
+        score(spec_for(), stores["noisy"], stores["noisy"], tmp_path / "c.json", None, truth, rows)
+        compare(CompareSpec(run="r", bootstrap_block=4), [rows], tmp_path / "out")
+        captions.append((tmp_path / "out" / "comparison.md").read_text())
+    assert "in the same units?" in captions[0]
+    assert "hence no PSNR" in captions[1]
+    assert "units" not in captions[1]
