@@ -1,4 +1,4 @@
-"""The whole job through Snakemake: products, reruns, kills, reproducibility, wrong input."""
+"""The whole job through Snakemake: products, reruns, kills, reproducibility. All share one finished run."""
 
 from __future__ import annotations
 
@@ -159,44 +159,3 @@ def test_a_killed_denoise_job_keeps_its_shards_and_ends_with_the_same_bits(copie
     kept = [int(n) for n in re.findall(r"(\d+) shards kept", logs)]
     assert max(kept) >= 1, logs
     assert copied.digests()[f"{name}/denoised.ome.zarr/zarr.json"] == expected
-
-
-def test_training_on_clean_targets_waits_for_the_clean_volume(tmp_path: Path) -> None:
-    workflow = make(tmp_path / "clean")
-    workflow.configure(methods={"n2c": {"name": "n2c"}})
-    (workflow.folder / "datasets.tsv").write_text("dataset\tclean\nbench\tclean.npy\n")
-    model = "results/tiny/bench/gaussian/n2c/seed-0/model.json"
-    plan = workflow.run("--dry-run", "--printshellcmds", model).stdout
-    assert "--target results/tiny/bench/clean.ome.zarr/zarr.json" in plan
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"colour": "red"}, "config: colour: unknown key"),
-        ({"datasets": "nowhere.tsv"}, "no sheet"),
-        ({"methods": {"n2v": {"name": "n2v", "radius": 0}}}, "radius"),
-    ],
-)
-def test_wrong_configuration_is_one_line_and_exit_code_2(
-    tmp_path: Path, change: dict[str, object], message: str
-) -> None:
-    workflow = make(tmp_path / "wrong")
-    workflow.configure(**change)
-    done = workflow.run("--dry-run", check=False)
-    assert done.returncode == 2
-    lines = [line for line in done.stderr.splitlines() if "ssdenoise:" in line]
-    assert len(lines) == 1
-    assert message in lines[0]
-    assert "Traceback" not in done.stderr
-    assert not (workflow.folder / "results").exists()
-
-
-def test_a_wrong_file_is_one_line_in_the_log_and_leaves_no_product(tmp_path: Path) -> None:
-    workflow = make(tmp_path / "wrong")
-    (workflow.folder / "clean.npy").write_bytes((workflow.folder / "clean.npy").read_bytes()[:1000])
-    target = "results/tiny/bench/clean.ome.zarr/zarr.json"
-    assert workflow.run(target, check=False).returncode != 0
-    log = (workflow.folder / "results" / "tiny" / "bench" / "logs" / "clean.log").read_text()
-    assert [line for line in log.splitlines() if line.startswith("ssdenoise:") and "cannot be read as npy" in line]
-    assert not (workflow.folder / target).exists()
