@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SNAKEMAKE := $(BIN)/python -m snakemake --profile workflow/profiles/default
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: demo test test-python lint lock schema bench clean
+.PHONY: demo test test-python lint lock schema bench bench-quality clean
 
 demo: $(VENV)/installed
 	@$(SNAKEMAKE) --quiet rules
@@ -51,6 +51,10 @@ schema: $(VENV)/installed
 
 bench: $(VENV)/installed
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m tests.benchmarks
+
+# DATA: folder with bsd400_train_gray180/ and bsd68_gray/; PEER: an environment with CAREamics.
+bench-quality: $(VENV)/installed
+	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m tests.benchmarks.quality $(DATA) $(PEER)
 
 clean:
 	rm -rf $(VENV) .snakemake

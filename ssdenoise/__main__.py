@@ -66,11 +66,17 @@ def synthesize(spec: Spec, clean: Annotated[Path, typer.Option()], output: Outpu
 
 
 @app.command()
-def calibrate(noisy: Store, output: Annotated[Path, typer.Option(help="JSON file.")]) -> None:
-    """Estimate the noise of a volume."""
+def calibrate(
+    noisy: Store,
+    output: Annotated[Path, typer.Option(help="JSON file.")],
+    figure: Annotated[Path | None, typer.Option(help="PNG to draw.")] = None,
+    spec: Spec = "{}",
+) -> None:
+    """Estimate the noise of a volume and recommend a method."""
     from ssdenoise.calibrate import calibrate
+    from ssdenoise.config.specs import CalibrateSpec, parse_spec
 
-    calibrate(noisy, output)
+    calibrate(parse_spec(CalibrateSpec, spec), noisy, output, figure)
 
 
 @app.command()
@@ -100,6 +106,7 @@ def denoise(
     noisy: Store,
     model: Model,
     output: Output,
+    pair: Annotated[Path | None, typer.Option(help="Store of a second realization, to be denoised too.")] = None,
     slab: Annotated[int, typer.Option()] = 0,
     slabs: Annotated[int, typer.Option()] = 1,
     gpu: Gpu = 0,
@@ -110,7 +117,8 @@ def denoise(
     from ssdenoise.denoise import denoise
     from ssdenoise.device import Device
 
-    denoise(parse_spec(DenoiseSpec, spec), noisy, model, output, Device.granted(gpu, threads), slab=slab, slabs=slabs)
+    granted = Device.granted(gpu, threads)
+    denoise(parse_spec(DenoiseSpec, spec), noisy, model, output, granted, pair=pair, slab=slab, slabs=slabs)
 
 
 @app.command()
@@ -157,7 +165,6 @@ def compare(spec: Spec, output: Output, scores: Annotated[list[Path], typer.Argu
 def report(
     title: Annotated[str, typer.Option(help="`dataset/noise`, as in the comparison.")],
     noisy: Store,
-    calibration: Calibration,
     comparison: Annotated[Path, typer.Option(help="The run's comparison.csv.")],
     output: Output,
     entries: Annotated[list[str], typer.Argument(help="`name=folder` of each method entry.")],
@@ -167,7 +174,7 @@ def report(
     from ssdenoise.report import report
 
     folders = {name: Path(folder) for name, _, folder in (entry.partition("=") for entry in entries)}
-    report(title, noisy, folders, truth, calibration, comparison, output)
+    report(title, noisy, folders, truth, comparison, output)
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,15 @@ DENOISED, UNCERTAINTY = "denoised", "uncertainty"
 
 
 def denoise(
-    spec: DenoiseSpec, noisy: Path, model: Path, output: Path, device: Device = CPU, *, slab: int = 0, slabs: int = 1
+    spec: DenoiseSpec,
+    noisy: Path,
+    model: Path,
+    output: Path,
+    device: Device = CPU,
+    *,
+    pair: Path | None = None,
+    slab: int = 0,
+    slabs: int = 1,
 ) -> dict[str, Any]:
     """Denoise one slab of a volume.
 
@@ -52,6 +61,8 @@ def denoise(
         Folder for the stores `denoised.ome.zarr` and, from probabilistic methods, `uncertainty.ome.zarr` (the
         standard deviation of the estimate, float32). They stay unfinished until `commit`.
     device : Device
+    pair : Path, optional
+        Store of a second realization, which is denoised too; the mean of both estimates is written.
     slab, slabs : int
         Which share of the tiles to do; other slabs may be done at the same time by other jobs.
 
@@ -67,6 +78,7 @@ def denoise(
     """
     clock = Clock()
     volume, loaded = Volume(noisy), load_model(model)
+    volumes = [volume] + ([Volume(pair)] if pair else [])
     code = code_hash("denoise", loaded.method.name)
     if loaded.channels != volume.shape[1]:
         raise FormatError(
@@ -74,7 +86,9 @@ def denoise(
         )
     if not 0 <= slab < slabs:
         raise ConfigError(f"slab {slab} of {slabs}: slabs count from 0 to {slabs - 1}")
-    key = digest(dump(spec), volume.digest, loaded.digest, code)
+    if volumes[-1].shape != volume.shape:
+        raise FormatError(f"{volumes[-1].path} has shape {volumes[-1].shape}, {volume.path} {volume.shape}")
+    key = digest(dump(spec), *(each.digest for each in volumes), loaded.digest, code)
     writers = {
         product: ShardWriter(output / f"{product}.ome.zarr", layout, key)
         for product, layout in _layouts(spec, volume, loaded).items()
@@ -89,7 +103,7 @@ def denoise(
     network = threading.Lock()  # one tile at a time: torch already uses all threads granted
 
     def work(one: Tile) -> None:
-        mean, std, seconds = _denoise_tile(one, volume, loaded, device, network)
+        mean, std, seconds = _denoise_tile(one, volumes, loaded, device, network)
         _write(writers[DENOISED], one, mean, seconds)
         if UNCERTAINTY in writers:
             assert std is not None, "probabilistic methods return a standard deviation"
@@ -105,7 +119,7 @@ def denoise(
         "provenance": record(
             "denoise",
             spec=spec.model_dump(mode="json"),
-            inputs={"noisy": volume.digest, "model": loaded.digest},
+            inputs={"noisy": volume.digest, "model": loaded.digest} | ({"pair": volumes[1].digest} if pair else {}),
             code=code,
             clock=clock,
             device=device.name,
@@ -149,19 +163,23 @@ def _shards(one: Tile, layout: Layout) -> list[tuple[int, ...]]:
 
 
 def _denoise_tile(
-    one: Tile, volume: Volume, model: Model, device: Device, network: threading.Lock
+    one: Tile, volumes: Sequence[Volume], model: Model, device: Device, network: threading.Lock
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None, float]:
-    """Mean and standard deviation of a tile's core, in intensities, and the network's seconds."""
-    values = model.normalization.apply(volume.read(one.read))
-    # zeros are what the network's own padding continues with; copies of voxels would open the blind spot
-    padded = np.pad(values, [(0, n) for n in one.pad])
-    with network:
-        clock = Clock()
-        mean, std = estimate(model, padded, device)
-        seconds = clock.seconds()
+    """Mean and standard deviation of a tile's core, in intensities, and the network's seconds; means over volumes."""
+    found, seconds = [], 0.0
+    for volume in volumes:
+        values = model.normalization.apply(volume.read(one.read))
+        # zeros are what the network's own padding continues with; copies of voxels would open the blind spot
+        padded = np.pad(values, [(0, n) for n in one.pad])
+        with network:
+            clock = Clock()
+            found.append(estimate(model, padded, device))
+            seconds += clock.seconds()
+    mean, std = (None if parts[0] is None else np.mean(parts, axis=0) for parts in zip(*found, strict=True))
+    assert mean is not None
     return (
         model.normalization.invert(mean[one.crop]),
-        None if std is None else std[one.crop] * np.float32(model.normalization.scale),
+        None if std is None else model.normalization.invert_std(std[one.crop]),
         seconds,
     )
 
@@ -177,7 +195,7 @@ def estimate(
         samples = samples.transpose(1, 2).reshape(t * z, c, y, x)  # planes are samples
     batch = max(1, BATCH_PIXELS // (y * x)) if model.ndim == 2 else 1
     parts = [
-        model.method.denoise(model.net, device.send_for_inference(samples[i : i + batch]))
+        model.method.estimate(model.net, device.send_for_inference(samples[i : i + batch]))
         for i in range(0, len(samples), batch)
     ]
     whole = Estimate(

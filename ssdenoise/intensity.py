@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,18 +17,35 @@ _BINS = 1 << 16
 
 @dataclass(frozen=True)
 class Normalization:
-    """Affine map from a dataset's intensities to the units networks see: ``(value - offset) / scale``."""
+    """Affine map from a dataset's intensities to the units networks see: ``(value - offset) / scale``.
 
-    offset: float
-    scale: float
+    One offset and one scale per channel: a dim channel counts as much as a bright one. Arrays are (..., C, Z, Y, X).
+    """
+
+    offset: tuple[float, ...]
+    scale: tuple[float, ...]
+
+    @classmethod
+    def of(cls, channels: Sequence[Intensities]) -> Normalization:
+        """The normalisation that each channel's intensities ask for."""
+        offsets, scales = zip(*(channel.mean_and_spread() for channel in channels), strict=True)
+        return cls(offsets, scales)
 
     def apply(self, values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Intensities to normalised units, as float32."""
-        return np.asarray((values.astype(np.float32) - np.float32(self.offset)) / np.float32(self.scale))
+        return np.asarray((values.astype(np.float32) - _by_channel(self.offset)) / _by_channel(self.scale))
 
     def invert(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Normalised units to intensities, as float32."""
-        return np.asarray(values * np.float32(self.scale) + np.float32(self.offset))
+        return np.asarray(values * _by_channel(self.scale) + _by_channel(self.offset))
+
+    def invert_std(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Standard deviations in normalised units to intensities, as float32."""
+        return np.asarray(values * _by_channel(self.scale))
+
+
+def _by_channel(values: Sequence[float]) -> npt.NDArray[np.float32]:
+    return np.array(values, np.float32)[:, None, None, None]
 
 
 @dataclass(frozen=True)
@@ -61,7 +78,7 @@ class Intensities:
             centres[np.searchsorted(np.cumsum(counts), q * counts.sum(), side="left").clip(0, len(centres) - 1)]
         )
 
-    def normalization(self) -> Normalization:
+    def mean_and_spread(self) -> tuple[float, float]:
         """Mean and standard deviation after pulling both tails in to their quantiles (see `TAIL`).
 
         Hot pixels would otherwise stretch the scale by their brightness; pulled in, by their number only.
@@ -70,7 +87,7 @@ class Intensities:
         pulled = np.clip(centres, self.quantile(TAIL), self.quantile(1 - TAIL))
         mean = np.average(pulled, weights=counts)
         std = np.sqrt(np.average((pulled - mean) ** 2, weights=counts))
-        return Normalization(float(mean), float(std) or 1.0)
+        return float(mean), float(std) or 1.0
 
     def to_json(self) -> dict[str, Any]:
         """Only the bins that occur."""

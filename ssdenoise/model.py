@@ -13,7 +13,7 @@ from torch import Tensor
 from ssdenoise.errors import FormatError, MissingInputError
 from ssdenoise.intensity import Normalization
 from ssdenoise.methods import METHODS, Method, Network
-from ssdenoise.noise import NoiseModel, NoiseModels
+from ssdenoise.noise import ImpulseModel, NoiseModel, NoiseModels
 from ssdenoise.provenance import digest, file_digest, read_json
 
 
@@ -45,8 +45,10 @@ def load_model(folder: Path) -> Model:
             raise MissingInputError(f"no {path}; train the model first")
     value = read_json(description)
     method = METHODS[value["method"]["name"]].model_validate(value["method"])
-    placeholder = NoiseModel(0.0, 0.0, 1.0)  # the true parameters are buffers among the weights
-    net = method.build(value["channels"], value["ndim"], NoiseModels(placeholder, placeholder, placeholder))
+    # the true parameters of the noise are buffers among the weights
+    signal, impulse = NoiseModel(0.0, 0.0, 1.0), ImpulseModel(0.5, 0.0, 1.0)
+    placeholder = NoiseModels(signal, signal, signal, impulse)
+    net = method.build(value["channels"], value["ndim"], [placeholder] * value["channels"])
     try:
         net.load_state_dict(load_file(weights))
     except RuntimeError as error:
@@ -54,7 +56,14 @@ def load_model(folder: Path) -> Model:
     net.eval()
     # only what inference depends on: the JSON also holds times and paths
     key = digest(file_digest(weights), json.dumps([value["method"], value["normalization"], value["ndim"]]))
-    return Model(method, net, value["channels"], value["ndim"], Normalization(**value["normalization"]), key)
+    return Model(
+        method,
+        net,
+        value["channels"],
+        value["ndim"],
+        Normalization(**{k: tuple(v) for k, v in value["normalization"].items()}),
+        key,
+    )
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:

@@ -12,7 +12,6 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from ssdenoise.grid import Region, extent
-from ssdenoise.intensity import Normalization
 
 FloatArray = npt.NDArray[np.floating]
 
@@ -32,13 +31,9 @@ class NoiseModel:
     offset: float
     read_noise: float
 
-    def normalized(self, normalization: Normalization) -> NoiseModel:
-        """The same noise in normalised units; the form of the variance survives an affine map."""
-        return NoiseModel(
-            gain=self.gain / normalization.scale,
-            offset=(self.offset - normalization.offset) / normalization.scale,
-            read_noise=self.read_noise / normalization.scale,
-        )
+    def normalized(self, offset: float, scale: float) -> NoiseModel:
+        """The same noise in the units ``(value - offset) / scale``; the form of the variance survives such a map."""
+        return NoiseModel(self.gain / scale, (self.offset - offset) / scale, self.read_noise / scale)
 
     def variance(self, signal: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Variance at each value of `signal`."""
@@ -47,25 +42,48 @@ class NoiseModel:
 
 
 @dataclass(frozen=True)
+class ImpulseModel:
+    """A `share` of the voxels replaced by values drawn uniformly from `low` to `high`; None: share unknown."""
+
+    share: float | None
+    low: float
+    high: float
+
+    def normalized(self, offset: float, scale: float) -> ImpulseModel:
+        """The same noise in the units ``(value - offset) / scale``."""
+        return ImpulseModel(self.share, (self.low - offset) / scale, (self.high - offset) / scale)
+
+
+@dataclass(frozen=True)
 class NoiseModels:
-    """The same noise described by each likelihood a method can ask for."""
+    """The same noise of one channel described by each likelihood a method can ask for."""
 
     gaussian: NoiseModel
     poisson: NoiseModel
     poisson_gaussian: NoiseModel
+    impulse: ImpulseModel
 
-    @classmethod
-    def from_json(cls, calibration: Mapping[str, Any]) -> NoiseModels:
-        """The models in a calibration file."""
-        return cls(**{name: NoiseModel(**model) for name, model in calibration["models"].items()})
-
-    def normalized(self, normalization: Normalization) -> NoiseModels:
-        """All three in normalised units."""
+    def normalized(self, offset: float, scale: float) -> NoiseModels:
+        """All of them in the units ``(value - offset) / scale``."""
         return NoiseModels(
-            self.gaussian.normalized(normalization),
-            self.poisson.normalized(normalization),
-            self.poisson_gaussian.normalized(normalization),
+            self.gaussian.normalized(offset, scale),
+            self.poisson.normalized(offset, scale),
+            self.poisson_gaussian.normalized(offset, scale),
+            self.impulse.normalized(offset, scale),
         )
+
+
+def noise_models(calibration: Mapping[str, Any]) -> list[NoiseModels]:
+    """The models of each channel in a calibration file."""
+    return [
+        NoiseModels(
+            NoiseModel(**models["gaussian"]),
+            NoiseModel(**models["poisson"]),
+            NoiseModel(**models["poisson_gaussian"]),
+            ImpulseModel(**models["impulse"]),
+        )
+        for models in (channel["models"] for channel in calibration["channels"])
+    ]
 
 
 def stream(*key: str | int) -> np.random.Generator:
@@ -77,11 +95,11 @@ def stream(*key: str | int) -> np.random.Generator:
 class _Noise(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    def draw(self, clean: FloatArray, rng: np.random.Generator) -> FloatArray:
-        """One realization of `clean`, unclipped and unrounded."""
+    def draw(self, clean: FloatArray, rng: np.random.Generator, common: np.random.Generator) -> FloatArray:
+        """One realization of `clean`, unclipped and unrounded; `common` draws the same for all channels."""
         raise NotImplementedError
 
-    def model(self) -> NoiseModel:
+    def model(self) -> NoiseModel | ImpulseModel:
         """The parameters as a noise model."""
         raise NotImplementedError
 
@@ -92,7 +110,7 @@ class GaussianNoise(_Noise):
     kind: Literal["gaussian"]
     sigma: float = Field(gt=0, description="Standard deviation in intensity units.")
 
-    def draw(self, clean: FloatArray, rng: np.random.Generator) -> FloatArray:
+    def draw(self, clean: FloatArray, rng: np.random.Generator, common: np.random.Generator) -> FloatArray:
         return clean + rng.normal(0, self.sigma, clean.shape)
 
     def model(self) -> NoiseModel:
@@ -107,7 +125,7 @@ class PoissonGaussianNoise(_Noise):
     offset: float = Field(0, description="Intensity at which no photon arrives.")
     read_noise: float = Field(0, ge=0, description="Standard deviation of the read noise in intensity units.")
 
-    def draw(self, clean: FloatArray, rng: np.random.Generator) -> FloatArray:
+    def draw(self, clean: FloatArray, rng: np.random.Generator, common: np.random.Generator) -> FloatArray:
         photons = rng.poisson(np.maximum(clean - self.offset, 0) / self.gain)
         return np.asarray(self.offset + self.gain * photons + rng.normal(0, 1, clean.shape) * self.read_noise)
 
@@ -115,14 +133,31 @@ class PoissonGaussianNoise(_Noise):
         return NoiseModel(gain=self.gain, offset=self.offset, read_noise=self.read_noise)
 
 
-Noise = Annotated[GaussianNoise | PoissonGaussianNoise, Field(discriminator="kind")]
+class ImpulseNoise(_Noise):
+    """Some voxels, all their channels alike, replaced by values drawn uniformly from a range."""
+
+    kind: Literal["impulse"]
+    share: float = Field(gt=0, lt=1, description="Share of the voxels replaced.")
+    low: float = Field(description="Lowest intensity drawn.")
+    high: float = Field(description="Highest intensity drawn.")
+
+    def draw(self, clean: FloatArray, rng: np.random.Generator, common: np.random.Generator) -> FloatArray:
+        replaced = common.random(clean.shape) < self.share
+        return np.where(replaced, rng.uniform(self.low, self.high, clean.shape), clean)
+
+    def model(self) -> ImpulseModel:
+        return ImpulseModel(self.share, self.low, self.high)
+
+
+AnyNoise = GaussianNoise | PoissonGaussianNoise | ImpulseNoise
+Noise = Annotated[AnyNoise, Field(discriminator="kind")]
 
 
 def synthesize(
     read_clean: Callable[[Region], npt.NDArray[Any]],
     shape: Sequence[int],
     region: Region,
-    noise: GaussianNoise | PoissonGaussianNoise,
+    noise: AnyNoise,
     key: tuple[str | int, ...],
 ) -> npt.NDArray[np.float32]:
     """Draw the noise of one region of a volume; the same values whatever the regions are.
@@ -135,7 +170,7 @@ def synthesize(
         Shape of the volume, TCZYX.
     region : Region
         The voxels wanted.
-    noise : GaussianNoise or PoissonGaussianNoise
+    noise : GaussianNoise, PoissonGaussianNoise or ImpulseNoise
         What to draw.
     key : tuple
         What the random streams derive from, such as (seed, dataset, noise level, realization).
@@ -150,7 +185,8 @@ def synthesize(
     for index in np.ndindex(*(b - a for a, b in zip(first, stop, strict=True))):
         block = tuple(int(i + a) for i, a in zip(index, first, strict=True))
         whole = tuple(slice(i * b, min((i + 1) * b, n)) for i, b, n in zip(block, STREAM_BLOCK, shape, strict=True))
-        drawn = noise.draw(read_clean(whole).astype(np.float64), stream(*key, *block))
+        rng, common = stream(*key, *block), stream(*key, "all channels", block[0], *block[2:])
+        drawn = noise.draw(read_clean(whole).astype(np.float64), rng, common)
         wanted = tuple(slice(max(w.start, r.start), min(w.stop, r.stop)) for w, r in zip(whole, region, strict=True))
         inside = tuple(slice(a.start - w.start, a.stop - w.start) for a, w in zip(wanted, whole, strict=True))
         target = tuple(slice(a.start - r.start, a.stop - r.start) for a, r in zip(wanted, region, strict=True))
@@ -159,20 +195,28 @@ def synthesize(
 
 
 def thin(
-    counts: npt.NDArray[Any], fraction: float, rng: np.random.Generator
+    intensities: npt.NDArray[Any],
+    fraction: float,
+    rng: np.random.Generator,
+    gain: npt.ArrayLike = 1.0,
+    offset: npt.ArrayLike = 0.0,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Split photon counts into a pair of independent Poisson images by binomial thinning.
+    """Split an image of photons into a pair of independent images by binomial thinning.
 
-    Each photon goes to the first image with probability `fraction`, else to the second. Of Poisson counts y with mean
-    x, the parts are independent Poisson with means ``fraction * x`` and ``(1 - fraction) * x`` [1]_; both are
-    rescaled here to the mean x.
+    Each photon goes to the first image with probability `fraction`, else to the second. Of Poisson counts with mean x,
+    the parts are independent Poisson with means ``fraction * x`` and ``(1 - fraction) * x`` [1]_; both are rescaled
+    here to the intensities of the whole.
 
     Parameters
     ----------
-    counts : ndarray of non-negative integers (any dtype)
+    intensities : ndarray
+        ``gain * photons + offset``. Where that gives no whole number of photons (a gain that is only an estimate, read
+        noise), it is rounded up or down at random, by which the parts of a voxel become correlated by at most a
+        quarter of a photon: read noise must be small against the gain.
     fraction : float
         Between 0 and 1, exclusive.
     rng : numpy.random.Generator
+    gain, offset : float or array that broadcasts
 
     Returns
     -------
@@ -182,6 +226,15 @@ def thin(
     ----------
     .. [1] J. F. C. Kingman, Poisson Processes, Oxford University Press 1993, section 2 (colouring theorem).
     """
-    first = rng.binomial(counts.astype(np.int64), fraction)
-    second = counts - first
-    return (first / fraction).astype(np.float32), (second / (1 - fraction)).astype(np.float32)
+    gain, offset = np.asarray(gain, np.float64), np.asarray(offset, np.float64)
+    if intensities.dtype.kind == "u" and (gain == 1).all() and (offset == 0).all():
+        photons = intensities.astype(np.int64)
+    else:
+        exact = np.maximum((intensities - offset) / gain, 0)
+        photons = np.floor(exact + rng.random(exact.shape)).astype(np.int64)
+    first = rng.binomial(photons, fraction)
+    second = photons - first
+    return (
+        (gain * (first / fraction) + offset).astype(np.float32),
+        (gain * (second / (1 - fraction)) + offset).astype(np.float32),
+    )

@@ -5,24 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from matplotlib.figure import Figure
 
-from ssdenoise.noise import NoiseModels
-from ssdenoise.provenance import code_hash, read_json
+from ssdenoise.plotting import COLOURS, plt, save
 from ssdenoise.store import Volume
-
-matplotlib.use("agg")
-from matplotlib import pyplot as plt
 
 #: Pixels a side of the crop that is shown.
 CROP = 256
-
-#: Colours that the colour-blind can tell apart (Okabe and Ito 2008).
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
 def report(
@@ -30,11 +21,10 @@ def report(
     noisy: Path,
     entries: Mapping[str, Path],
     truth: Path | None,
-    calibration: Path,
     comparison: Path,
     output: Path,
 ) -> None:
-    """Draw images, training curves and the photon transfer curve of a dataset at one noise level.
+    """Draw images and training curves of a dataset at one noise level.
 
     Parameters
     ----------
@@ -46,16 +36,13 @@ def report(
         Method entry, and the folder that `train` and `denoise` wrote.
     truth : Path or None
         Store of the clean volume or the reference.
-    calibration : Path
-        JSON file of `calibrate`.
     comparison : Path
         The run's `comparison.csv`.
     output : Path
-        Folder for `images.png`, `training.png` and `transfer_curve.png`.
+        Folder for `images.png` and `training.png`.
     """
     plot_images(title, noisy, entries, truth, comparison, output / "images.png")
     plot_training({name: folder / "history.csv" for name, folder in entries.items()}, title, output / "training.png")
-    plot_transfer_curve(calibration, title, output / "transfer_curve.png")
 
 
 def plot_images(
@@ -104,7 +91,7 @@ def plot_images(
         f"{title}: plane t={t} c={c} z={z}; images {low:.4g} to {high:.4g}, differences ±{spread:.3g}",
         fontsize=9,
     )
-    _save(figure, output)
+    save(figure, output, "report")
 
 
 def plot_training(histories: Mapping[str, Path], title: str, output: Path) -> None:
@@ -122,26 +109,7 @@ def plot_training(histories: Mapping[str, Path], title: str, output: Path) -> No
     if curves:
         axes[0][0].legend(frameon=False)
     figure.suptitle(title, fontsize=10)
-    _save(figure, output)
-
-
-def plot_transfer_curve(calibration: Path, title: str, output: Path) -> None:
-    """Draw the photon transfer curve and the line fitted to it."""
-    value = read_json(calibration)
-    model = NoiseModels.from_json(value).poisson_gaussian
-    brightness = np.array(value["transfer_curve"]["brightness"])
-    figure, axis = plt.subplots(figsize=(4.2, 3), layout="constrained")
-    axis.plot(brightness, value["transfer_curve"]["variance"], "o", color=COLOURS[0], markersize=4, label="measured")
-    axis.plot(brightness, model.variance(brightness), color=COLOURS[1], label="fit")
-    axis.set(
-        xlabel="brightness",
-        ylabel="noise variance",
-        title=f"{title}\ngain {model.gain:.4g}, read noise {model.read_noise:.4g} at {model.offset:.4g}",
-        ylim=(0, None),
-    )
-    axis.title.set_fontsize(9)
-    axis.legend(frameon=False)
-    _save(figure, output)
+    save(figure, output, "report")
 
 
 def _place(shape: tuple[int, ...]) -> tuple[slice, ...]:
@@ -153,10 +121,3 @@ def _place(shape: tuple[int, ...]) -> tuple[slice, ...]:
 
 def _image(path: Path, place: tuple[slice, ...]) -> npt.NDArray[np.float64]:
     return np.asarray(Volume(path).read(place)[0, 0, 0], np.float64)
-
-
-def _save(figure: Figure, output: Path) -> None:
-    output.parent.mkdir(parents=True, exist_ok=True)
-    # no date inside: the same run gives the same bytes
-    figure.savefig(output, dpi=110, metadata={"Software": "ssdenoise", "Source": f"code {code_hash('report')}"})
-    plt.close(figure)

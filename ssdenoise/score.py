@@ -14,7 +14,7 @@ from ssdenoise.config.specs import ScoreSpec
 from ssdenoise.errors import FormatError
 from ssdenoise.grid import blocks
 from ssdenoise.metrics import SSIM_HALO, SSIM_WINDOW, squared_error, ssim_map
-from ssdenoise.noise import NoiseModel, NoiseModels
+from ssdenoise.noise import NoiseModel, noise_models
 from ssdenoise.provenance import Clock, code_hash, file_digest, read_json, record
 from ssdenoise.store import Volume
 
@@ -68,9 +68,9 @@ def score(
                 "they must be the same scene, voxel by voxel"
             )
     data_range = _data_range(spec, volumes.get("truth"))
-    noise = NoiseModels.from_json(read_json(calibration)).poisson_gaussian
+    noise = [models.poisson_gaussian for models in noise_models(read_json(calibration))]
     t, c, z, _, _ = volumes["noisy"].shape
-    planes = [dask.delayed(_plane)(volumes, (i, j, k), data_range, noise) for i, j, k in np.ndindex(t, c, z)]
+    planes = [dask.delayed(_plane)(volumes, (i, j, k), data_range, noise[j]) for i, j, k in np.ndindex(t, c, z)]
     rows = pd.DataFrame(list(dask.compute(*planes, scheduler="threads", num_workers=threads)))
     cost = _cost(volumes["denoised"], model) if model else {}
     names = {k: getattr(spec, k) for k in ("dataset", "situation", "noise", "method", "seed")}
@@ -88,8 +88,8 @@ def _data_range(spec: ScoreSpec, truth: Volume | None) -> float:
         return float("nan")
     if spec.data_range != "reference":
         return spec.data_range
-    intensities = truth.intensities()
-    return intensities.maximum - intensities.minimum
+    channels = truth.intensities()
+    return max(channel.maximum for channel in channels) - min(channel.minimum for channel in channels)
 
 
 def _cost(denoised: Volume, model: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from hypothesis import settings
 from ssdenoise.config.specs import IngestSpec, Storage
 from ssdenoise.device import Device
 from ssdenoise.ingest import ingest
-from ssdenoise.noise import NoiseModel, NoiseModels
+from ssdenoise.noise import ImpulseModel, NoiseModel, NoiseModels
 from ssdenoise.store import Volume
 
 ROOT = Path(__file__).parent.parent
@@ -34,6 +34,7 @@ NOISE = NoiseModels(
     gaussian=NoiseModel(0.0, 0.0, 0.5),
     poisson=NoiseModel(0.3, -2.0, 0.0),
     poisson_gaussian=NoiseModel(0.2, -2.0, 0.3),
+    impulse=ImpulseModel(0.3, -2.0, 3.0),
 )
 
 

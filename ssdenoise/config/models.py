@@ -31,6 +31,10 @@ MEASURED = "measured"
 NOISY = "noisy"
 
 
+#: Where pairs come from: a second volume, or the noisy volume itself, by thinning its photons or from its time points.
+Pairing = Literal["volume", "thinning", "repeats", "interleaved"]
+
+
 class TrainSpec(Strict):
     """Options of `train`."""
 
@@ -38,7 +42,8 @@ class TrainSpec(Strict):
     noise: str
     seed: int
     ndim: Literal[2, 3]
-    thinning: bool
+    pairing: Pairing = "volume"
+    photon_gain: Annotated[float, Field(gt=0)] | Literal["calibrated"] = 1.0
     method: AnyMethod
 
 
@@ -61,7 +66,10 @@ class Dataset(Strict):
     noisy: str | None = Field(None, description="Source of the noisy volume (reference, archive).")
     reference: str | None = Field(None, description="Source of the reference: averaged or repeated frames.")
     pair: str | None = Field(
-        None, description="Where the second realization comes from: a source, or `thinning` of photon counts."
+        None,
+        description="Where the second realization comes from: a source; `thinning` of photon counts (`thinning=2.5`, "
+        "`thinning=calibrated` where a photon is not one unit); `repeats`: the time points are the same scene; "
+        "`interleaved`: neighbouring time points nearly are.",
     )
     axes: str | None = Field(None, description="Axes of the sources' arrays, where the files do not say: e.g. `ZYX`.")
     ndim: Literal[2, 3] = Field(2, description="2: planes are denoised one by one; 3: volumes.")
@@ -106,6 +114,28 @@ class Dataset(Strict):
         if self.clean is not None:
             return "benchmark"
         return "reference" if self.reference is not None else "archive"
+
+    @model_validator(mode="after")
+    def _gain_is_positive(self) -> Dataset:
+        try:
+            usable = self.photon_gain == "calibrated" or self.photon_gain > 0
+        except ValueError:
+            usable = False
+        if not usable:
+            raise ValueError(f"`pair` is {self.pair!r}; after `thinning=` comes a gain above 0, or `calibrated`")
+        return self
+
+    @property
+    def pairing(self) -> Pairing:
+        """What `pair` asks for."""
+        kind = (self.pair or "").partition("=")[0]
+        return kind if kind in ("thinning", "repeats", "interleaved") else "volume"  # type: ignore[return-value]
+
+    @property
+    def photon_gain(self) -> float | Literal["calibrated"]:
+        """Intensity units per photon, for thinning."""
+        gain = (self.pair or "").partition("=")[2] if self.pairing == "thinning" else ""
+        return "calibrated" if gain == "calibrated" else float(gain or 1)
 
     @property
     def has_pair(self) -> bool:

@@ -6,7 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from ssdenoise.config.models import MEASURED, Config, Dataset, TrainSpec, read_sheet
-from ssdenoise.config.specs import CompareSpec, DenoiseSpec, FetchSpec, IngestSpec, ScoreSpec, SynthesizeSpec, validated
+from ssdenoise.config.specs import (
+    CalibrateSpec,
+    CompareSpec,
+    DenoiseSpec,
+    FetchSpec,
+    IngestSpec,
+    ScoreSpec,
+    SynthesizeSpec,
+    validated,
+)
 from ssdenoise.errors import ConfigError, MissingInputError
 from ssdenoise.provenance import code_hash, listed
 
@@ -49,11 +58,11 @@ class Project:
                 )
             if target == "pair" and not row.has_pair:
                 raise ConfigError(
-                    f"{where} offers no pairs, which {name!r} needs; fill its `pair` column (a source, or `thinning` "
-                    f"for photon counts) or list other entries in its `methods` column"
+                    f"{where} offers no pairs, which {name!r} needs; fill its `pair` column (a source, `thinning` "
+                    f"of photon counts, `repeats` or `interleaved`) or list other entries in its `methods` column"
                 )
-        for source in (row.clean, row.noisy, row.reference, row.pair):
-            path = source.partition("#")[0] if source and source != "thinning" else ""
+        for source in (row.clean, row.noisy, row.reference, row.pair if row.pairing == "volume" else None):
+            path = source.partition("#")[0] if source else ""
             if path and path not in self.downloaded and not (self.root / path).exists():
                 raise MissingInputError(f"{where}: no file {path}; it is neither on disk nor among the downloads")
 
@@ -102,6 +111,10 @@ class Project:
         key = (self.config.noise_seed, dataset, noise, realization)
         return SynthesizeSpec(key=key, noise=self.config.noise[noise], storage=self.config.storage)
 
+    def calibrate(self, dataset: str) -> CalibrateSpec:
+        """Options for the calibration."""
+        return CalibrateSpec(repeats=self.datasets[dataset].pairing == "repeats")
+
     def train(self, dataset: str, noise: str, method: str, seed: int) -> TrainSpec:
         """Options for one model."""
         row = self.datasets[dataset]
@@ -110,7 +123,8 @@ class Project:
             noise=noise,
             seed=seed,
             ndim=row.ndim,
-            thinning=self.config.methods[method].target == "pair" and row.pair == "thinning",
+            pairing=row.pairing if self.config.methods[method].target == "pair" else "volume",
+            photon_gain=row.photon_gain if self.config.methods[method].target == "pair" else 1.0,
             method=self.config.methods[method],
         )
 

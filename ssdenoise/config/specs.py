@@ -71,6 +71,12 @@ class SynthesizeSpec(Strict):
     storage: Storage
 
 
+class CalibrateSpec(Strict):
+    """Options of `calibrate`."""
+
+    repeats: bool = False
+
+
 class DenoiseSpec(Strict):
     """Options of `denoise`."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -36,7 +37,7 @@ class Gaussian(Method):
         (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6), min_length=1, description="Widths to choose from, in voxels."
     )
 
-    def build(self, channels: int, ndim: int, noise: NoiseModels) -> Network:
+    def build(self, channels: int, ndim: int, noise: Sequence[NoiseModels]) -> Network:
         return GaussianFilter(ndim, max(self.sigmas))
 
     def fit(self, net: Network, sample: Tensor) -> None:
@@ -70,15 +71,25 @@ def smooth(image: FloatArray, sigma: float | Sequence[float]) -> FloatArray:
     return np.asarray(gaussian_filter(image, sigma, truncate=TRUNCATE))
 
 
-def choose(denoiser: Callable[..., Any], sample: Tensor, candidates: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """Options with the smallest J-invariant loss, summed over the images of a sample (B, C, [Z,] Y, X)."""
+def choose(
+    denoiser: Callable[..., Any],
+    sample: Tensor,
+    candidates: Mapping[str, Sequence[float]],
+    **by_channel: Sequence[float],
+) -> dict[str, float]:
+    """Options with the smallest J-invariant loss, summed over the images of a sample (B, C, [Z,] Y, X).
+
+    `by_channel` are options of the denoiser that each channel has its own value of.
+    """
     from skimage.restoration import calibrate_denoiser  # half a second, and every dry run imports the methods
 
     total: FloatArray | None = None
     options: list[dict[str, float]] = []
-    for image in sample.flatten(0, 1).numpy():
-        stride = min(4, *image.shape)  # of the grid of hidden voxels; no wider than the image
-        _, (options, losses) = calibrate_denoiser(image, denoiser, candidates, stride=stride, extra_output=True)
-        total = np.asarray(losses) if total is None else total + np.asarray(losses)
+    for images in sample.numpy():
+        for channel, image in enumerate(images):
+            own = partial(denoiser, **{name: values[channel] for name, values in by_channel.items()})
+            stride = min(4, *image.shape)  # of the grid of hidden voxels; no wider than the image
+            _, (options, losses) = calibrate_denoiser(image, own, candidates, stride=stride, extra_output=True)
+            total = np.asarray(losses) if total is None else total + np.asarray(losses)
     assert total is not None, "a sample has at least one image"
     return options[int(np.argmin(total))]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ssdenoise.covariance import Covariance, covariance, entries_of, log_density
+from ssdenoise.errors import ConfigError
 from ssdenoise.methods.base import Batch, Estimate, TrainedMethod
-from ssdenoise.networks import BlindSpot, Network
+from ssdenoise.networks import BlindSpot, BlockMean, Network, Plain, UNet
 from ssdenoise.noise import NoiseModels
 
 #: Fewest photons that photon noise is computed for: below, a normal distribution is no picture of a Poisson's, and a
@@ -27,6 +30,17 @@ BALANCE = 0.1
 #: the few thousand steps that a volume needs (the paper trains for 500,000); their gradient is scaled up by this.
 UNKNOWN_SPEED = 20.0
 
+#: Where unknown parameters start, before softplus or sigmoid: at 0.13 of the signal's standard deviation, or 0.12.
+START = -2.0
+
+#: Parameters of each likelihood that a training can find.
+PARAMETERS: Mapping[str, tuple[str, ...]] = {
+    "gaussian": ("read_noise",),
+    "poisson": ("gain",),
+    "poisson_gaussian": ("gain", "read_noise"),
+    "impulse": ("share",),
+}
+
 
 class HQSSL(TrainedMethod):
     """High-quality self-supervised denoising (Laine et al. 2019).
@@ -34,17 +48,24 @@ class HQSSL(TrainedMethod):
     Notes
     -----
     The network sees the surroundings of a voxel but never the voxel itself, and predicts a normal distribution of the
-    clean value x: mean mu and variance ``var_x = a**2``. The noisy value is x plus noise of variance ``var_n``, so that
-    given the surroundings ``y ~ N(mu, var_x + var_n)`` (equation 4 of [1]_), and the loss is the negative
-    log-likelihood of y, at every voxel. After training, Bayes' rule combines the prediction with the voxel that the
-    network did not see: the posterior mean ``(mu * var_n + y * var_x) / (var_x + var_n)`` (equation 6) and variance
-    ``var_x * var_n / (var_x + var_n)``.
+    clean value x: mean mu and covariance ``S = A A'`` of the channels (full for up to three, diagonal for more). The
+    noisy value is x plus noise of covariance N, so that given the surroundings ``y ~ N(mu, S + N)`` (equation 4 of
+    [1]_), and the loss is the negative log-likelihood of y, at every voxel: ``(y-mu)' (S+N)**-1 (y-mu) +
+    log det(S+N)``, divided by the number of channels. After training, Bayes' rule combines the prediction with the
+    voxel that the network did not see: posterior mean ``mu + S (S+N)**-1 (y-mu)`` (equation 6) and covariance
+    ``S (S+N)**-1 N``, of which the standard deviations are returned.
 
-    The noise is ``var_n = gain * max(mu - offset, 0) + read_noise**2``: Gaussian, Poisson or both; it is held at that
-    of half a photon where it would be less (see `MIN_PHOTONS`). Its parameters are
-    calibrated from the noisy volume, known (benchmarks: those the noise was synthesized with), or learned; then a term
+    Noise of the detector is ``N = gain * max(mu - offset, 0) + read_noise**2``: Gaussian, Poisson or both; it is held
+    at that of half a photon where it would be less (see `MIN_PHOTONS`). With impulse noise a voxel keeps its value or,
+    with probability `share`, loses it to one drawn uniformly from a range; y has then the first two moments of that
+    mixture (appendix C), and the posterior is mu where the voxel was lost and y where not, weighted by how likely
+    either is.
+
+    The parameters are calibrated from the noisy volume, known (benchmarks: those the noise was synthesized with), or
+    learned: as constants, or by a second network that sees the voxels themselves, whose output is averaged over blocks
+    of 64x64 pixels (the paper averages over the image, which tiles could not do). Where they are learned, a term
     ``- BALANCE * std_n`` credits variance to the noise rather than to the prior, as the two are otherwise
-    interchangeable. Channels are taken as independent.
+    interchangeable.
 
     With ``likelihood="none"`` the loss is ``(y - mu)**2`` and the output mu: the paper's ablation without posterior,
     and what the posterior gains is the difference.
@@ -60,16 +81,23 @@ class HQSSL(TrainedMethod):
 
     name: Literal["hqssl"] = "hqssl"
     steps: int = Field(250, ge=1, description="Optimiser steps.")
-    likelihood: Literal["gaussian", "poisson", "poisson_gaussian", "none"] = Field(
+    likelihood: Literal["gaussian", "poisson", "poisson_gaussian", "impulse", "none"] = Field(
         "poisson_gaussian",
         description="What the noise is taken to be; `none`: the network predicts the mean alone, by squared error, and "
         "the voxel itself is never used.",
     )
-    parameters: Literal["calibrated", "known", "unknown"] = Field(
+    parameters: Literal["calibrated", "known", "unknown", "unknown_per_image"] = Field(
         "calibrated",
         description="Noise parameters: `calibrated` from the noisy volume, `known` from the synthesis (benchmarks "
-        "only), `unknown`: learned with the network.",
+        "only), `unknown`: learned as constants, `unknown_per_image`: estimated by a second network, for noise that "
+        "varies from plane to plane.",
     )
+
+    @model_validator(mode="after")
+    def _impulses_are_not_calibrated(self) -> Self:
+        if self.likelihood == "impulse" and self.parameters == "calibrated":
+            raise ValueError("calibration says nothing of impulses; needed `parameters: known`, `unknown` or so")
+        return self
 
     @property
     def probabilistic(self) -> bool:
@@ -79,87 +107,135 @@ class HQSSL(TrainedMethod):
     def true_noise(self) -> str | None:
         return self.likelihood if self.parameters == "known" and self.probabilistic else None
 
-    def build(self, channels: int, ndim: int, noise: NoiseModels) -> Network:
-        outputs = 2 * channels if self.probabilistic else channels
+    def architecture(self, inputs: int, channels: int, ndim: int, beside: Sequence[int] = ()) -> Network:
+        entries = channels if self.channels == "independent" else entries_of(channels)
+        outputs = channels + entries if self.probabilistic else channels
         if self.network == "paper":
-            net = BlindSpot(ndim, channels, outputs, width=48, depth=5, head=(96, 96), mix=(384, 96))
-        else:
-            net = BlindSpot(ndim, channels, outputs, width=16, depth=3, head=(16, 16), mix=(32, 16))
+            return BlindSpot(ndim, inputs, outputs, width=48, depth=5, head=(96, 96), mix=(384, 96), beside=beside)
+        return BlindSpot(ndim, inputs, outputs, width=16, depth=3, head=(16, 16), mix=(32, 16), beside=beside)
+
+    def build(self, channels: int, ndim: int, noise: Sequence[NoiseModels]) -> Network:
+        net = super().build(channels, ndim, noise)
         if self.likelihood == "none":
             return net
-        model = getattr(noise, self.likelihood)
-        return BlindSpotWithNoise(
-            net,
-            gain=model.gain,
-            offset=model.offset,
-            read_noise=model.read_noise,
-            learn_gain=self.parameters == "unknown" and self.likelihood != "gaussian",
-            learn_read_noise=self.parameters == "unknown" and self.likelihood != "poisson",
-        )
+        models = [getattr(one, self.likelihood) for one in noise]
+        unknown = PARAMETERS[self.likelihood] if self.parameters.startswith("unknown") else ()
+        fields = ("share", "low", "high") if self.likelihood == "impulse" else ("gain", "offset", "read_noise")
+        known = {name: [getattr(model, name) for model in models] for name in fields if name not in unknown}
+        if any(value is None for values in known.values() for value in values):
+            raise ConfigError("the share of impulses is not known; take `parameters: unknown`")
+        estimator = None
+        if self.parameters == "unknown_per_image":
+            paper = self.network == "paper"
+            unet = UNet(ndim, channels, width=48 if paper else 16, depth=3, head=(16, 16), skips="pooled")
+            estimator = BlockMean(Plain(unet, len(unknown), last_kernel=1))
+        return BlindSpotWithNoise(net, NoiseParameters(ndim, known, unknown, estimator))
 
     def loss(self, net: Network, batch: Batch, rng: torch.Generator, progress: float) -> Tensor:
         if self.likelihood == "none":
             return functional.mse_loss(net(batch.noisy), batch.noisy)
-        y = batch.noisy.double()
-        mu, var_x = _prior(net, batch.noisy)
-        var_n = net.variance(mu)  # type: ignore[operator]
-        var_y = var_x + var_n
-        loss = ((y - mu).square() / var_y + var_y.log()).mean()
-        if self.parameters == "unknown":
-            loss = loss - BALANCE * var_n.sqrt().mean()
-        return loss  # type: ignore[no-any-return]
+        y, channels = batch.noisy.double(), batch.noisy.shape[1]
+        mu, prior = _prior(net, batch.noisy)
+        noise = net.noise(batch.noisy)  # type: ignore[operator]
+        if self.likelihood == "impulse":
+            mean, spread = impulse_moments(mu, prior, noise)
+            return spread.deviance(y - mean).mean() / channels
+        var_n = variance(noise, mu)
+        loss = prior.plus(var_n).deviance(y - mu).mean() / channels
+        if self.parameters.startswith("unknown"):
+            # no noise is stronger than the noisy image: without this bound, infinite noise would have the least loss
+            loss = loss - BALANCE * var_n.sqrt().clamp(max=1).mean()
+        return loss
 
     def denoise(self, net: Network, noisy: Tensor) -> Estimate:
         if self.likelihood == "none":
             return Estimate(net(noisy))
-        mu, var_x = _prior(net, noisy)
-        var_n = net.variance(mu)  # type: ignore[operator]
-        weight = var_x / (var_x + var_n)  # how far to trust the voxel itself
-        mean = mu + weight * (noisy - mu)
-        return Estimate(mean.float(), (weight * var_n).sqrt().float())
+        mu, prior = _prior(net, noisy)
+        noise = net.noise(noisy)  # type: ignore[operator]
+        if self.likelihood == "impulse":
+            mean, var = impulse_posterior(mu, prior, noise, noisy.double())
+        else:
+            shift, var = prior.posterior(variance(noise, mu), noisy - mu)
+            mean = mu + shift
+        return Estimate(mean.float(), var.sqrt().float())
 
 
-def _prior(net: Network, noisy: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance that the network predicts from the surroundings, float64."""
-    mu, a = net(noisy).double().chunk(2, dim=1)
-    return mu, a.square()
+def _prior(net: Network, noisy: Tensor) -> tuple[Tensor, Covariance]:
+    """Mean and covariance that the network predicts from the surroundings, float64."""
+    outputs, channels = net(noisy), noisy.shape[1]
+    return outputs[:, :channels].double(), covariance(outputs[:, channels:], channels)
+
+
+def variance(noise: Mapping[str, Tensor], mu: Tensor) -> Tensor:
+    """Variance of the detector's noise at the predicted mean; the gradient flows through both."""
+    gain, read_noise, offset = noise["gain"], noise["read_noise"], noise["offset"]
+    value = gain * (mu - offset).clamp(min=0) + read_noise.square()
+    return torch.maximum(value, MIN_PHOTONS * gain.square() + MIN_VARIANCE)
+
+
+def impulse_moments(mu: Tensor, prior: Covariance, noise: Mapping[str, Tensor]) -> tuple[Tensor, Covariance]:
+    """Mean and covariance of a voxel that with probability `share` was replaced by a uniformly drawn value.
+
+    ``share * w**2 / 12 + (1 - share) * S + share * (1 - share) * (m - mu)(m - mu)'`` for a range of width w around m:
+    the paper's sum of second moments less the product of means, without its cancellation.
+    """
+    share, low, high = noise["share"], noise["low"], noise["high"]
+    middle = (low + high) / 2
+    flat = (share * (high - low).square() / 12).expand(mu.shape)
+    common = share[:, :1].expand_as(mu[:, :1])
+    spread = prior.mixed(1 - common, middle - mu, common * (1 - common)).plus(flat)
+    return share * middle + (1 - share) * mu, spread
+
+
+def impulse_posterior(mu: Tensor, prior: Covariance, noise: Mapping[str, Tensor], y: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of the clean voxel: y if it was kept, normal with mean mu if it was replaced."""
+    share, low, high = noise["share"], noise["low"], noise["high"]
+    tiny = torch.full_like(mu, MIN_VARIANCE)
+    uniform = -(high - low).log().expand_as(mu).sum(1, keepdim=True)
+    chance = share[:, :1]
+    odds = (1 - chance).log() + log_density(prior.plus(tiny), y - mu) - chance.log() - uniform
+    kept = odds.sigmoid()  # probability that the voxel is what it was
+    mean = mu + kept * (y - mu)
+    return mean, (1 - kept) * prior.variances() + kept * (1 - kept) * (y - mu).square()
+
+
+class NoiseParameters(nn.Module):
+    """Parameters of the noise in normalised units: fixed per channel, learned, or estimated from the image.
+
+    Returns tensors that broadcast over (B, C, [Z,] Y, X).
+    """
+
+    def __init__(
+        self, ndim: int, known: Mapping[str, Sequence[float]], unknown: Sequence[str], estimator: BlockMean | None
+    ) -> None:
+        super().__init__()
+        self.known, self.unknown, self.estimator = tuple(known), tuple(unknown), estimator
+        for name, values in known.items():
+            tensor = torch.tensor(values, dtype=torch.float64)
+            self.register_buffer(name, tensor.view(1, -1, *(1,) * ndim))
+        if unknown and estimator is None:
+            self.raw = nn.Parameter(torch.full((1, len(unknown), *(1,) * ndim), START / UNKNOWN_SPEED))
+
+    def forward(self, noisy: Tensor) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {name: getattr(self, name) for name in self.known}
+        if not self.unknown:
+            return found
+        raw = UNKNOWN_SPEED * self.raw.double() if self.estimator is None else START + self.estimator(noisy).double()
+        for i, name in enumerate(self.unknown):
+            value = raw[:, i : i + 1]
+            found[name] = value.sigmoid() if name == "share" else functional.softplus(value)
+        return found
 
 
 class BlindSpotWithNoise(Network):
-    """A blind-spot network and the noise's parameters, in normalised units, fixed or learned."""
+    """A blind-spot network and the noise's parameters."""
 
-    gain: Tensor
-    offset: Tensor
-    read_noise: Tensor
-
-    def __init__(
-        self,
-        net: BlindSpot,
-        *,
-        gain: float,
-        offset: float,
-        read_noise: float,
-        learn_gain: bool,
-        learn_read_noise: bool,
-    ) -> None:
+    def __init__(self, net: Network, noise: NoiseParameters) -> None:
         super().__init__()
-        self.net, self.halo, self.stride = net, net.halo, net.stride
-        self.register_buffer("gain", torch.tensor(gain, dtype=torch.float64))
-        self.register_buffer("offset", torch.tensor(offset, dtype=torch.float64))
-        self.register_buffer("read_noise", torch.tensor(read_noise, dtype=torch.float64))
-        start = torch.tensor(-2.0 / UNKNOWN_SPEED)  # softplus(-2) = 0.13 of the signal's standard deviation
-        self.raw_gain = nn.Parameter(start.clone()) if learn_gain else None
-        self.raw_read_noise = nn.Parameter(start.clone()) if learn_read_noise else None
+        self.net, self.noise, self.halo, self.stride = net, noise, net.halo, net.stride
+        if noise.estimator is not None:
+            self.halo = tuple(map(max, net.halo, noise.estimator.halo))
+            self.stride = tuple(map(max, net.stride, noise.estimator.stride))
 
     def forward(self, noisy: Tensor) -> Tensor:
         return self.net(noisy)  # type: ignore[no-any-return]
-
-    def variance(self, mu: Tensor) -> Tensor:
-        """Variance of the noise at the predicted mean; the gradient flows through both."""
-        gain, read_noise = self.gain, self.read_noise
-        if self.raw_gain is not None:
-            gain = functional.softplus(UNKNOWN_SPEED * self.raw_gain.double())
-        if self.raw_read_noise is not None:
-            read_noise = functional.softplus(UNKNOWN_SPEED * self.raw_read_noise.double())
-        variance = gain * (mu - self.offset).clamp(min=0) + read_noise.square()
-        return torch.maximum(variance, MIN_PHOTONS * gain.square() + MIN_VARIANCE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import numpy as np
@@ -35,7 +36,7 @@ class Median(Method):
         (3, 5, 7), min_length=1, description="Sides of the window to choose from, in voxels; odd."
     )
 
-    def build(self, channels: int, ndim: int, noise: NoiseModels) -> Network:
+    def build(self, channels: int, ndim: int, noise: Sequence[NoiseModels]) -> Network:
         return MedianFilter(ndim, max(self.sizes))
 
     def fit(self, net: Network, sample: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -11,7 +12,6 @@ from torch.nn import functional
 
 from ssdenoise.methods.base import Batch, Estimate, TrainedMethod
 from ssdenoise.networks import Network, Plain, UNet
-from ssdenoise.noise import NoiseModels
 
 LOWEST_POWER = 0.5
 
@@ -42,12 +42,17 @@ class N2N(TrainedMethod):
     criterion: Literal["l2", "l1", "l0"] = Field(
         "l2", description="Loss: `l2` estimates the mean, `l1` the median, `l0` (annealed) the mode."
     )
+    both_directions: bool = Field(
+        False,
+        description="Denoise both realizations and average, where the pair is a volume: better, but from twice the "
+        "data that other methods see.",
+    )
 
-    def build(self, channels: int, ndim: int, noise: NoiseModels) -> Network:
+    def architecture(self, inputs: int, channels: int, ndim: int, beside: Sequence[int] = ()) -> Network:
         if self.network == "paper":
-            unet = UNet(ndim, channels, width=48, depth=5, head=(64, 32), skips="pooled")
+            unet = UNet(ndim, inputs, width=48, depth=5, head=(64, 32), skips="pooled")
         else:
-            unet = UNet(ndim, channels, width=24, depth=3, head=(32, 16), skips="pooled")
+            unet = UNet(ndim, inputs, width=24, depth=3, head=(32, 16), skips="pooled")
         return Plain(unet, channels, last_kernel=3)
 
     def loss(self, net: Network, batch: Batch, rng: torch.Generator, progress: float) -> Tensor:
@@ -58,6 +63,10 @@ class N2N(TrainedMethod):
             return ((denoised - batch.target).abs() + 1e-8).pow(power).mean()  # type: ignore[no-any-return]
         criterion = functional.mse_loss if self.criterion == "l2" else functional.l1_loss
         return criterion(denoised, batch.target)
+
+    @property
+    def averages_pair(self) -> bool:
+        return self.both_directions
 
     def denoise(self, net: Network, noisy: Tensor) -> Estimate:
         return Estimate(net(noisy))

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ssdenoise.methods.base import Batch, Estimate, TrainedMethod
 from ssdenoise.networks import Network, Plain, UNet
-from ssdenoise.noise import NoiseModels
 
 Radius = Annotated[int, Field(ge=0)]
 
@@ -57,11 +56,11 @@ class N2V(TrainedMethod):
             raise ValueError("`radius` leaves a voxel no neighbours in its plane")
         return self
 
-    def build(self, channels: int, ndim: int, noise: NoiseModels) -> Network:
+    def architecture(self, inputs: int, channels: int, ndim: int, beside: Sequence[int] = ()) -> Network:
         if self.network == "paper":
-            unet = UNet(ndim, channels, width=32, depth=2, head=(32, 32), skips="features", batch_norm=True)
+            unet = UNet(ndim, inputs, width=32, depth=2, head=(32, 32), skips="features", batch_norm=True)
         else:
-            unet = UNet(ndim, channels, width=24, depth=2, head=(24, 24), skips="features")
+            unet = UNet(ndim, inputs, width=24, depth=2, head=(24, 24), skips="features")
         return Plain(unet, channels, last_kernel=1)
 
     def loss(self, net: Network, batch: Batch, rng: torch.Generator, progress: float) -> Tensor:

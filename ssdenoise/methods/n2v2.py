@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field
 
 from ssdenoise.methods.n2v import N2V
 from ssdenoise.networks import Network, Plain, UNet
-from ssdenoise.noise import NoiseModels
 
 
 class N2V2(N2V):
@@ -36,12 +36,12 @@ class N2V2(N2V):
         "median", description="What replaces a hidden voxel: a random neighbour, or the mean or median of them."
     )
 
-    def build(self, channels: int, ndim: int, noise: NoiseModels) -> Network:
+    def architecture(self, inputs: int, channels: int, ndim: int, beside: Sequence[int] = ()) -> Network:
         paper = self.network == "paper"
         width = 32 if paper else 24
         unet = UNet(
             ndim,
-            channels,
+            inputs,
             width=width,
             depth=2,
             head=(width, width),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -10,7 +11,6 @@ from torch import Tensor
 
 from ssdenoise.methods.base import Batch, Estimate, TrainedMethod
 from ssdenoise.networks import Network, Plain, UNet
-from ssdenoise.noise import NoiseModels
 
 #: Ordered pairs of neighbours in a cell of 2x2 that share an edge; 0 and 1 are above 2 and 3.
 PAIRS = torch.tensor([(0, 1), (1, 0), (0, 2), (2, 0), (1, 3), (3, 1), (2, 3), (3, 2)])
@@ -43,11 +43,11 @@ class Neighbor2Neighbor(TrainedMethod):
     name: Literal["neighbor2neighbor"] = "neighbor2neighbor"
     regularizer: float = Field(2.0, ge=0, description="Weight of the regulariser at the end of the training.")
 
-    def build(self, channels: int, ndim: int, noise: NoiseModels) -> Network:
+    def architecture(self, inputs: int, channels: int, ndim: int, beside: Sequence[int] = ()) -> Network:
         if self.network == "paper":
-            unet = UNet(ndim, channels, width=48, depth=5, head=(96, 96), skips="pooled")
+            unet = UNet(ndim, inputs, width=48, depth=5, head=(96, 96), skips="pooled")
         else:
-            unet = UNet(ndim, channels, width=24, depth=3, head=(32, 16), skips="pooled")
+            unet = UNet(ndim, inputs, width=24, depth=3, head=(32, 16), skips="pooled")
         return Plain(unet, channels, last_kernel=1)
 
     def loss(self, net: Network, batch: Batch, rng: torch.Generator, progress: float) -> Tensor:

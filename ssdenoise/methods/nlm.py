@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -35,36 +36,33 @@ class NLM(Method):
         (0.4, 0.6, 0.8, 1.0, 1.2), min_length=1, description="Strengths `h` to choose from, in units of the noise."
     )
 
-    def build(self, channels: int, ndim: int, noise: NoiseModels) -> Network:
-        return NLMFilter(ndim, self.patch_size, self.patch_distance, noise.gaussian.read_noise)
+    def build(self, channels: int, ndim: int, noise: Sequence[NoiseModels]) -> Network:
+        sigmas = [models.gaussian.read_noise for models in noise]
+        return NLMFilter(ndim, self.patch_size, self.patch_distance, sigmas)
 
     def fit(self, net: Network, sample: Tensor) -> None:
-        candidates = {"h": [s * float(net.sigma) for s in self.strengths]}  # type: ignore[arg-type]
-        chosen = choose(
-            net.filter,  # type: ignore[arg-type]
-            sample,
-            candidates,
-        )
-        net.h.fill_(chosen["h"])  # type: ignore[operator]
+        assert isinstance(net, NLMFilter)
+        strengths = {"strength": list(self.strengths)}
+        net.strength.fill_(choose(net.filter, sample, strengths, sigma=net.sigma.tolist())["strength"])
 
     def denoise(self, net: Network, noisy: Tensor) -> Estimate:
         return Estimate(net(noisy))
 
 
 class NLMFilter(Network):
-    """The filter, with its strength and the noise's standard deviation as buffers."""
+    """The filter, with its strength and the noise's standard deviation of each channel as buffers."""
 
-    h: Tensor
+    strength: Tensor
     sigma: Tensor
 
-    def __init__(self, ndim: int, patch_size: int, patch_distance: int, sigma: float) -> None:
+    def __init__(self, ndim: int, patch_size: int, patch_distance: int, sigmas: Sequence[float]) -> None:
         super().__init__()
         self.patch_size, self.patch_distance = patch_size, patch_distance
-        self.register_buffer("h", torch.tensor(1.0, dtype=torch.float64))
-        self.register_buffer("sigma", torch.tensor(sigma, dtype=torch.float64))
+        self.register_buffer("strength", torch.tensor(1.0, dtype=torch.float64))
+        self.register_buffer("sigma", torch.tensor(sigmas, dtype=torch.float64))
         self.halo, self.stride = (patch_size // 2 + patch_distance,) * ndim, (1,) * ndim
 
-    def filter(self, image: FloatArray, h: float) -> FloatArray:
+    def filter(self, image: FloatArray, strength: float, sigma: float) -> FloatArray:
         """Denoise one image; float64, so that sums do not depend on where a tile begins."""
         from skimage.restoration import denoise_nl_means
 
@@ -72,13 +70,14 @@ class NLMFilter(Network):
             image.astype(np.float64),
             patch_size=self.patch_size,
             patch_distance=self.patch_distance,
-            h=h,
-            sigma=float(self.sigma),
+            h=strength * sigma,
+            sigma=sigma,
             fast_mode=True,
         )
         return denoised.reshape(image.shape)  # a volume of one plane comes back as a plane
 
     def forward(self, noisy: Tensor) -> Tensor:
+        strength, sigmas = float(self.strength), self.sigma.tolist() * len(noisy)
         images = noisy.flatten(0, 1).cpu().numpy()
-        out = np.stack([self.filter(image, float(self.h)) for image in images]).astype(np.float32)
-        return torch.from_numpy(out).view(noisy.shape).to(noisy.device)
+        out = np.stack([self.filter(image, strength, sigma) for image, sigma in zip(images, sigmas, strict=True)])
+        return torch.from_numpy(out.astype(np.float32)).view(noisy.shape).to(noisy.device)

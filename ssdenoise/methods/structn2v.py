@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -20,7 +21,8 @@ class StructN2V(N2V):
     Where noise is correlated, a hidden voxel's noise can be read from its neighbours, and Noise2Void learns it. So the
     neighbours under a mask around it are hidden too, each by the value of a random voxel of the patch, and the loss
     still compares the centre only [1]_. The mask should cover the noise's autocorrelation: one along a row for line
-    artefacts. It is made symmetric to its centre, as autocorrelation is.
+    artefacts. It is made symmetric to its centre, as autocorrelation is. Calibrated, it covers the neighbours that
+    `ssdenoise.calibrate` found the noise correlated with.
 
     Patches are augmented by half-turns only, which keep the noise's direction.
 
@@ -38,14 +40,16 @@ class StructN2V(N2V):
         description="What replaces a hidden voxel: a random voxel of the patch, or the mean or median of the "
         "neighbours that the mask leaves.",
     )
-    mask: tuple[tuple[tuple[Literal[0, 1], ...], ...], ...] = Field(
-        (((1,) * 9,),),
-        description="Voxels hidden with each voxel: planes of rows of 0 and 1, odd sizes, hidden voxel in the middle. "
-        "2-D training takes the middle plane. The default is a row of nine along X.",
+    mask: tuple[tuple[tuple[Literal[0, 1], ...], ...], ...] | Literal["calibrated"] = Field(
+        "calibrated",
+        description="Voxels hidden with each voxel: planes of rows of 0 and 1, odd sizes, hidden voxel in the middle; "
+        "2-D training takes the middle plane. `calibrated`: the neighbours that the noise was found correlated with.",
     )
 
     @model_validator(mode="after")
     def _mask_is_odd(self) -> Self:
+        if self.mask == "calibrated":
+            return self
         sizes = {len(self.mask), *map(len, self.mask), *(len(row) for plane in self.mask for row in plane)}
         if any(size % 2 == 0 for size in sizes) or len({tuple(map(len, plane)) for plane in self.mask}) > 1:
             raise ValueError("`mask` needs planes of one size, with odd numbers of planes, rows and columns")
@@ -53,8 +57,13 @@ class StructN2V(N2V):
             raise ValueError("`mask` has rows of different lengths")
         return self
 
+    def calibrated(self, calibration: Mapping[str, Any]) -> Self:
+        return self.model_copy(update={"mask": correlated(calibration)}) if self.mask == "calibrated" else self
+
     def hide(self, noisy: Tensor, hidden: Tensor, rng: torch.Generator) -> Tensor:
-        around = surroundings(hidden, noisy.shape[2:], self._offsets(noisy.ndim - 2)).flatten(2)
+        if not (under := self._offsets(noisy.ndim - 2)):
+            return super().hide(noisy, hidden, rng)
+        around = surroundings(hidden, noisy.shape[2:], under).flatten(2)
         # outside the patch there is nothing to hide: hide a voxel in its place that is hidden anyway
         around = torch.where(around < 0, hidden[..., :1], around)
         drawn = torch.randint(noisy[0, 0].numel(), around.shape, generator=rng).to(noisy.device)
@@ -74,9 +83,20 @@ class StructN2V(N2V):
 
     def _offsets(self, ndim: int) -> list[tuple[int, ...]]:
         """Offsets under the mask or opposite to it, the centre left out."""
+        assert self.mask != "calibrated", "the train stage fills the mask in"
         mask = np.array(self.mask, bool)
         mask = mask if ndim == 3 else mask[len(mask) // 2]
         mask = mask | np.flip(mask)
         middle = [n // 2 for n in mask.shape]
         found = (tuple(int(i - m) for i, m in zip(index, middle, strict=True)) for index in np.argwhere(mask))
         return [offset for offset in found if any(offset)]
+
+
+def correlated(calibration: Mapping[str, Any]) -> tuple[tuple[tuple[Literal[0, 1], ...], ...], ...]:
+    """Mask over the neighbours that the noise of any channel is correlated with."""
+    offsets = [offset for channel in calibration["channels"] for offset in channel["correlation"]["offsets"]]
+    reach = np.abs([(0, 0, 0), *offsets]).max(axis=0)
+    mask = np.zeros(2 * reach + 1, int)
+    for offset in [(0, 0, 0), *offsets]:
+        mask[tuple(reach + offset)] = mask[tuple(reach - offset)] = 1
+    return tuple(tuple(tuple(row) for row in plane) for plane in mask.tolist())

@@ -18,28 +18,49 @@ class BlindSpot(Network):
     A half-plane U-Net is run on the image in four rotations, so that it looks up, left, down and right; its output is
     moved by one row, which makes the own row blind; 1x1 convolutions combine the four. In 3-D, where four in-plane
     half-spaces leave the column through the voxel unseen, a second U-Net of its own weights looks up and down along Z.
+    Input channels that hold nothing of the voxel, such as the planes above and below, may be looked at in full: by one
+    more U-Net, which is not blind.
 
     Parameters
     ----------
     ndim : {2, 3}
     inputs, outputs : int
         Channels.
-    width, depth, head
+    width, depth, head, up
         Of the half-plane U-Nets.
     mix : sequence of int
         Channels of the 1x1 convolutions.
+    beside : sequence of int
+        Input channels that need not be hidden; 2-D only.
+    radius : int
+        Blind are all voxels of the plane up to this many away along Y and X; 0: the voxel alone.
     """
 
     def __init__(
-        self, ndim: int, inputs: int, outputs: int, *, width: int, depth: int, head: Sequence[int], mix: Sequence[int]
+        self,
+        ndim: int,
+        inputs: int,
+        outputs: int,
+        *,
+        width: int,
+        depth: int,
+        head: Sequence[int],
+        mix: Sequence[int],
+        up: int | None = None,
+        beside: Sequence[int] = (),
+        radius: int = 0,
     ) -> None:
         super().__init__()
         axes = [ndim - 2] if ndim == 2 else [ndim - 2, 0]  # look along Y, turned into X too; and along Z
         self.unets = nn.ModuleList(
-            UNet(ndim, inputs, width=width, depth=depth, head=head, skips="pooled", causal=axis) for axis in axes
+            UNet(ndim, inputs, width=width, depth=depth, head=head, up=up, skips="pooled", causal=axis) for axis in axes
         )
-        self.shifts = nn.ModuleList(Shift(axis) for axis in axes)
-        channels = [head[-1] * (4 if ndim == 2 else 6), *mix]
+        self.shifts = nn.ModuleList(Shift(axis, radius + 1 if axis == ndim - 2 else 1) for axis in axes)
+        self.beside = tuple(beside)
+        self.aside = (
+            UNet(ndim, len(beside), width=width, depth=depth, head=head, up=up, skips="pooled") if beside else None
+        )
+        channels = [head[-1] * ((4 if ndim == 2 else 6) + bool(beside)), *mix]
         self.mix = Chain(
             *(Conv(ndim, a, b, kernel=1) for a, b in pairwise(channels)),
             Conv(ndim, channels[-1], outputs, kernel=1, slope=None),
@@ -55,11 +76,15 @@ class BlindSpot(Network):
             in_plane = max(size[-2:])
             size = (*size[:-2], in_plane, in_plane)
             self.halo = tuple(map(max, self.halo, size))
+        if self.aside is not None:
+            self.halo = tuple(map(max, self.halo, halo_of(self.aside.reach(need), self.stride)))
 
     def forward(self, x: Tensor) -> Tensor:
         views = [self._look(0, x.rot90(turns, (-2, -1))).rot90(-turns, (-2, -1)) for turns in range(4)]
         if len(self.unets) == 2:
             views += [self._look(1, x), self._look(1, x.flip(2)).flip(2)]
+        if self.aside is not None:
+            views.append(self.aside(x[:, self.beside]))
         return self.mix(torch.cat(views, dim=1))  # type: ignore[no-any-return]
 
     def _look(self, branch: int, x: Tensor) -> Tensor:

@@ -65,19 +65,22 @@ class Conv(nn.Module):
 
 
 class Shift(nn.Module):
-    """Move an image one row along an axis; the first row becomes zero, the last is dropped."""
+    """Move an image some rows along an axis; the first rows become zero, the last are dropped."""
 
-    def __init__(self, axis: int) -> None:
+    def __init__(self, axis: int, rows: int = 1) -> None:
         super().__init__()
-        self.axis = axis
+        self.axis, self.rows = axis, rows
 
     def forward(self, x: Tensor) -> Tensor:
         axis = self.axis + 2
-        pad = [0, 0] * (x.ndim - 1 - axis) + [1, 0]
-        return functional.pad(x.narrow(axis, 0, x.shape[axis] - 1), pad)
+        rows = min(self.rows, x.shape[axis])
+        pad = [0, 0] * (x.ndim - 1 - axis) + [rows, 0]
+        return functional.pad(x.narrow(axis, 0, x.shape[axis] - rows), pad)
 
     def reach(self, need: Interval) -> Interval:
-        return tuple((a - 1, b - 1) if axis == self.axis else (a, b) for axis, (a, b) in enumerate(need))
+        return tuple(
+            (a - self.rows, b - self.rows) if axis == self.axis else (a, b) for axis, (a, b) in enumerate(need)
+        )
 
 
 class Pool(nn.Module):

@@ -35,6 +35,9 @@ class UNet(nn.Module):
     head : sequence of int
         Channels of the 3x3 convolutions at full resolution after the last skip.
     skips : {"pooled", "features"}
+    up : int or None
+        With `skips="pooled"`, channels on the way up below full resolution; the default, as published, is twice
+        `width`.
     causal : int or None
         Spatial axis of a half-space network: its output sees, along that axis, only the own row and those before.
     batch_norm : bool
@@ -53,6 +56,7 @@ class UNet(nn.Module):
         depth: int,
         head: Sequence[int],
         skips: Literal["pooled", "features"],
+        up: int | None = None,
         causal: int | None = None,
         batch_norm: bool = False,
         alias_free: bool = False,
@@ -69,7 +73,7 @@ class UNet(nn.Module):
         self.top_skip = not alias_free
         self.pool = BlurPool(ndim) if alias_free else Pool(ndim, causal)
         if self.pooled:
-            w, up = width, 2 * width
+            w, up = width, up or 2 * width
             self.encoder = nn.ModuleList([chain(inputs, w, w), *(chain(w, w) for _ in range(depth - 1))])
             self.bottom = chain(w, w)
             self.decoder = nn.ModuleList(
@@ -131,8 +135,10 @@ class Plain(Network):
         self.unet = unet
         self.last = Conv(unet.ndim, unet.outputs, outputs, kernel=last_kernel, slope=None)
         self.stride = tuple(f**unet.depth for f in unet.pool.factor)
-        core = tuple((0, s - 1) for s in self.stride)
-        self.halo = halo_of(unet.reach(self.last.reach(core)), self.stride)
+        self.halo = halo_of(self.reach(tuple((0, s - 1) for s in self.stride)), self.stride)
+
+    def reach(self, need: Interval) -> Interval:
+        return self.unet.reach(self.last.reach(need))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(self.unet(x))  # type: ignore[no-any-return]

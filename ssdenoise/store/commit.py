@@ -64,7 +64,8 @@ def commit(
     """
     store = Path(store)
     shapes, scales = _pyramid(layout.shape, metadata.voxel_size_um)
-    total, parts, facts = Intensities(), [], dict.fromkeys(sum_of, 0.0)
+    parts, facts = [], dict.fromkeys(sum_of, 0.0)
+    totals = [Intensities() for _ in metadata.channels]
     for level, shape in enumerate(shapes):
         writer = ShardWriter(store, layout.resized(shape), key, level)
         if level:
@@ -75,16 +76,16 @@ def commit(
                 raise MissingInputError(f"shard {index} of {store} is not written; run its slab again, then commit")
             parts.append(f"{level}/{index}:{record['digest']}")
             if level == 0:
-                total = total + Intensities.from_json(record)
+                totals[index[1]] += Intensities.from_json(record)  # a shard has a single channel
                 facts = {name: value + record["facts"].get(name, 0.0) for name, value in facts.items()}
         writer.tidy()
     for stray in [path for path in store.iterdir() if path.name.isdigit() and int(path.name) >= len(shapes)]:
         shutil.rmtree(stray)  # of an earlier, larger volume
     attributes = {
-        "ome": _ome(metadata, scales, total),
+        "ome": _ome(metadata, scales, totals),
         "ssdenoise": {
             "digest": digest(*parts),
-            "intensities": total.to_json(),
+            "intensities": [total.to_json() for total in totals],
             "metadata": {"voxel_size_um": metadata.voxel_size_um, "channels": metadata.channels},
             **facts,
             **provenance,
@@ -126,13 +127,14 @@ def _downsample(writer: ShardWriter, finer: Path, scale: Sequence[int], finer_sc
         writer.write(index, to_dtype(mean, writer.layout.dtype))
 
 
-def _ome(metadata: Metadata, scales: Sequence[Sequence[int]], total: Intensities) -> dict[str, Any]:
+def _ome(metadata: Metadata, scales: Sequence[Sequence[int]], totals: Sequence[Intensities]) -> dict[str, Any]:
     """OME-Zarr 0.5 metadata, through the model that also validates it."""
     size = metadata.voxel_size_um
     unit = "micrometer" if size else None
-    window = v05.OmeroWindow(
-        min=total.minimum, max=total.maximum, start=total.quantile(0.001), end=total.quantile(0.999)
-    )
+    windows = [
+        v05.OmeroWindow(min=total.minimum, max=total.maximum, start=total.quantile(0.001), end=total.quantile(0.999))
+        for total in totals
+    ]
     base = (1.0, 1.0, *(size or (1.0, 1.0, 1.0)))
     image = v05.Image(
         multiscales=[
@@ -156,7 +158,10 @@ def _ome(metadata: Metadata, scales: Sequence[Sequence[int]], total: Intensities
             )
         ],
         omero=v05.Omero(
-            channels=[v05.OmeroChannel(label=name, color="FFFFFF", window=window) for name in metadata.channels]
+            channels=[
+                v05.OmeroChannel(label=name, color="FFFFFF", window=window)
+                for name, window in zip(metadata.channels, windows, strict=True)
+            ]
         ),
     )
     dumped: dict[str, Any] = image.model_dump(mode="json", exclude_none=True)

@@ -68,9 +68,9 @@ class Volume:
         assert self.array.shards is not None, "ssdenoise writes sharded arrays only"
         return Layout(self.array.shape, str(self.array.dtype), self.array.chunks, self.array.shards)
 
-    def intensities(self) -> Intensities:
-        """Extrema and histogram of full resolution."""
-        return Intensities.from_json(self.record["intensities"])
+    def intensities(self) -> list[Intensities]:
+        """Extrema and histogram of each channel at full resolution."""
+        return [Intensities.from_json(channel) for channel in self.record["intensities"]]
 
     def read(self, region: Region) -> npt.NDArray[Any]:
         """Voxels of a region."""

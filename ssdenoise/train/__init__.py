@@ -6,22 +6,25 @@ import csv
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from rich.progress import Progress
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ssdenoise.config.models import TrainSpec
 from ssdenoise.config.specs import dump
 from ssdenoise.device import CPU, Device
 from ssdenoise.errors import ConfigError, FormatError, TrainingDiverged
+from ssdenoise.intensity import Normalization
 from ssdenoise.methods import Batch, Method, Network, TrainedMethod
 from ssdenoise.model import save_tensors
-from ssdenoise.noise import NoiseModel, NoiseModels, stream
+from ssdenoise.noise import ImpulseModel, NoiseModel, NoiseModels, noise_models, stream
 from ssdenoise.provenance import Clock, code_hash, digest, file_digest, read_json, record, write_json, write_text
 from ssdenoise.store import Volume
 from ssdenoise.train.checkpoint import load_checkpoint, save_checkpoint
@@ -56,7 +59,7 @@ def train(
         Store of the noisy volume.
     target : Path or None
         Store of the second realization or, for methods that need it, of the clean volume; None for methods without
-        target, and for pairs by thinning.
+        target, and for pairs that the noisy volume itself offers.
     calibration : Path
         Noise parameters of the noisy volume.
     output : Path
@@ -79,20 +82,27 @@ def train(
     clock, code = Clock(), code_hash("train", spec.method.name)
     volumes = [Volume(noisy)] + ([Volume(target)] if target else [])
     _check(spec, volumes)
-    normalization = volumes[0].intensities().normalization()
+    found = read_json(calibration)
+    method, channels = spec.method.calibrated(found), volumes[0].shape[1]
+    normalization = Normalization.of(volumes[0].intensities())
     inputs = {"noisy": volumes[0].digest, "calibration": file_digest(calibration)}
     if target:
         inputs["target"] = volumes[1].digest
     torch.manual_seed(_torch_seed(spec, "init"))
-    method, channels = spec.method, volumes[0].shape[1]
-    net = method.build(channels, spec.ndim, _noise_models(method, volumes[0], calibration).normalized(normalization))
+    noise = [
+        models.normalized(offset, scale)
+        for models, offset, scale in zip(
+            _noise_models(method, volumes[0], found), normalization.offset, normalization.scale, strict=True
+        )
+    ]
+    net = method.build(channels, spec.ndim, noise)
     output.mkdir(parents=True, exist_ok=True)
     resumed, earlier = 0, 0.0
     if isinstance(method, TrainedMethod):
-        sampler = Sampler(spec, method, volumes, normalization, net.stride)
-        resumed, earlier = _optimise(
-            net, method, sampler, output, digest(dump(spec), json.dumps(inputs), code, device.kind), device
-        )
+        photons = _photons(spec, found)
+        sampler = Sampler(spec, method, volumes, normalization, net.stride, photons)
+        key = digest(dump(spec), json.dumps(inputs), code, device.kind)
+        net, resumed, earlier = _optimise(net, method, sampler, output, key, device)
     else:
         method.fit(net, central_crops(volumes[0], spec.ndim, normalization))
         write_text(output / "history.csv", "step,learning_rate,loss,validation_loss\n")
@@ -100,7 +110,7 @@ def train(
         "method": method.model_dump(mode="json"),
         "channels": channels,
         "ndim": spec.ndim,
-        "normalization": vars(normalization),
+        "normalization": asdict(normalization),
         "parameters": sum(p.numel() for p in net.parameters()),
         "provenance": record(
             "train",
@@ -121,38 +131,64 @@ def train(
 
 
 def _check(spec: TrainSpec, volumes: Sequence[Volume]) -> None:
-    method = spec.method
-    thinned = method.target == "pair" and spec.thinning
-    if method.target and not thinned and len(volumes) < 2:
-        needed = {"pair": "a pair; give it as --target, or thin photon counts", "clean": "the clean volume as --target"}
+    method, noisy = spec.method, volumes[0]
+    if (method.target == "clean" or (method.target and spec.pairing == "volume")) and len(volumes) < 2:
+        needed = {"pair": "a pair; give it as --target, or another `pairing`", "clean": "the clean volume as --target"}
         raise ConfigError(f"{spec.dataset}: {method.name} needs {needed[method.target]}")
-    if len(volumes) == 2 and volumes[0].shape != volumes[1].shape:
+    if len(volumes) == 2 and noisy.shape != volumes[1].shape:
         raise FormatError(
-            f"{volumes[1].path} has shape {volumes[1].shape}, {volumes[0].path} {volumes[0].shape}; "
+            f"{volumes[1].path} has shape {volumes[1].shape}, {noisy.path} {noisy.shape}; "
             "a noisy volume and its target have the same"
         )
-    if thinned and volumes[0].array.dtype.kind != "u":
+    if method.target == "pair" and spec.pairing == "thinning" and spec.photon_gain == 1 and not _counts(noisy):
         raise FormatError(
-            f"{volumes[0].path} is {volumes[0].array.dtype}; only photon counts (unsigned) can be thinned"
+            f"{noisy.path} is {noisy.array.dtype}; photon counts (unsigned) can be thinned as they are, others need "
+            "`thinning=GAIN` or `thinning=calibrated`"
         )
+    if method.target == "pair" and spec.pairing in ("repeats", "interleaved") and noisy.shape[0] < 2:
+        raise FormatError(f"{noisy.path} has a single time point; `pair: {spec.pairing}` needs at least two")
 
 
-def _noise_models(method: Method, noisy: Volume, calibration: Path) -> NoiseModels:
-    """Noise parameters as the method asks for: calibrated, or those of the synthesis."""
+def _counts(volume: Volume) -> bool:
+    return volume.array.dtype.kind == "u"
+
+
+def _photons(spec: TrainSpec, calibration: Mapping[str, Any]) -> list[tuple[float, float]]:
+    """Gain and offset of each channel, by which intensities become photons to be thinned."""
+    models = noise_models(calibration)
+    if spec.photon_gain != "calibrated":
+        return [(spec.photon_gain, 0.0)] * len(models)
+    found = [(one.poisson_gaussian.gain, one.poisson_gaussian.offset) for one in models]
+    if spec.method.target == "pair" and spec.pairing == "thinning" and any(gain <= 0 for gain, _ in found):
+        raise ConfigError(f"{spec.dataset}: the calibration found no photon noise (gain 0), so nothing can be thinned")
+    return found
+
+
+def _noise_models(method: Method, noisy: Volume, calibration: Mapping[str, Any]) -> list[NoiseModels]:
+    """Noise parameters of each channel as the method asks for: calibrated, or those of the synthesis."""
+    calibrated = noise_models(calibration)
     if method.true_noise is None:
-        return NoiseModels.from_json(read_json(calibration))
+        return calibrated
     if "noise" not in noisy.record:
         raise ConfigError(
             f"{noisy.path} was measured: its noise parameters are not known; use `parameters: calibrated`"
         )
-    true = NoiseModel(**noisy.record["noise"])
-    fits = {"gaussian": true.gain == 0, "poisson": true.read_noise == 0, "poisson_gaussian": True}
+    true = noisy.record["noise"]
+    fits = {
+        "impulse": "share" in true,
+        "gaussian": true.get("gain") == 0,
+        "poisson": true.get("read_noise") == 0,
+        "poisson_gaussian": "gain" in true,
+    }
     if not fits[method.true_noise]:
         raise ConfigError(
-            f"{noisy.path} has gain {true.gain:g} and read noise {true.read_noise:g}, which `likelihood: "
-            f"{method.true_noise}` cannot describe; use `poisson_gaussian`"
+            f"{noisy.path} was drawn with {true}, which `likelihood: {method.true_noise}` cannot describe; use "
+            f"`{'impulse' if fits['impulse'] else 'poisson_gaussian'}`"
         )
-    return NoiseModels(true, true, true)
+    if fits["impulse"]:
+        return [replace(one, impulse=ImpulseModel(**true)) for one in calibrated]
+    model = NoiseModel(**true)
+    return [NoiseModels(model, model, model, one.impulse) for one in calibrated]
 
 
 def _torch_seed(spec: TrainSpec, *what: str | int) -> int:
@@ -171,12 +207,20 @@ def learning_rate(progress: float, peak: float) -> float:
 
 def _optimise(
     net: Network, method: TrainedMethod, sampler: Sampler, output: Path, key: str, device: Device
-) -> tuple[int, float]:
-    """Run the training loop; returns the step it resumed at, 0 for a fresh start, and the seconds up to there."""
+) -> tuple[Network, int, float]:
+    """Run the training loop.
+
+    Returns the trained network, the step it resumed at, 0 for a fresh start, and the seconds up to there.
+    """
     clock, checkpoint = Clock(), output / "checkpoint.safetensors"
     device.place(net)
     optimiser = torch.optim.Adam(net.parameters(), betas=BETAS)
-    start, earlier, history = load_checkpoint(checkpoint, key, net, optimiser)
+    state: dict[str, nn.Module] = {"net": net}
+    final = net
+    if method.weight_average:
+        average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(method.weight_average), use_buffers=True)
+        state["average"], final = average, cast("Network", average.module)
+    start, earlier, history = load_checkpoint(checkpoint, key, state, optimiser)
     if start:
         log.info("resuming at step %d of %d", start, method.steps)
     validation = sampler.validation()
@@ -187,7 +231,8 @@ def _optimise(
         for step in range(start, method.steps):
             # learning rate
             progress = (step + 0.5) / method.steps
-            rate = learning_rate(progress, method.learning_rate)
+            stage, within = method.stage(progress)
+            rate = learning_rate(within, method.learning_rate)
             for group in optimiser.param_groups:
                 group["lr"] = rate
 
@@ -204,6 +249,8 @@ def _optimise(
                     f"lower `learning_rate` (now {method.learning_rate:g}) or check the noise parameters"
                 )
             optimiser.step()
+            if method.weight_average:
+                average.update_parameters(net)
             losses.append(loss.item())
             bar.advance(task)
             if step + 1 - start == TIMED:
@@ -212,26 +259,32 @@ def _optimise(
 
             # evaluate, log, save
             if (step + 1) % EVERY == 0 or step + 1 == method.steps:
-                history.append((step + 1, rate, float(np.mean(losses)), _validate(net, method, validation, device)))
+                end = (stage + 1) / method.stages
+                validated = _validate(final, method, validation, device, end)
+                history.append((step + 1, rate, float(np.mean(losses)), validated))
                 losses.clear()
                 log.info("step %d of %d: loss %.5f, validation %.5f", step + 1, method.steps, *history[-1][2:])
                 seconds = earlier + clock.seconds()
-                save_checkpoint(checkpoint, key, step + 1, seconds, net, optimiser, history)
+                save_checkpoint(checkpoint, key, step + 1, seconds, state, optimiser, history)
     with open(output / "history.csv", "w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(("step", "learning_rate", "loss", "validation_loss"))
         rows.writerows(history)
-    return start, earlier
+    return final, start, earlier
 
 
 @torch.no_grad()
 def _validate(
-    net: Network, method: TrainedMethod, validation: Sequence[tuple[Batch, torch.Generator]], device: Device
+    net: Network,
+    method: TrainedMethod,
+    validation: Sequence[tuple[Batch, torch.Generator]],
+    device: Device,
+    progress: float,
 ) -> float:
     net.eval()
     # a copy of each generator's state: the same voxels are hidden at each validation
     values = [
-        method.loss(net, device.send(batch), rng.clone_state(), 1.0).item() * len(batch.noisy)
+        method.loss(net, device.send(batch), rng.clone_state(), progress).item() * len(batch.noisy)
         for batch, rng in validation
     ]
     net.train()

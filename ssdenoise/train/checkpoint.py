@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from ssdenoise.methods import Network
 from ssdenoise.model import save_tensors
 
 #: Step, learning rate, training loss, validation loss.
@@ -17,17 +17,27 @@ History = list[tuple[int, float, float, float]]
 
 
 def save_checkpoint(
-    path: Path, key: str, step: int, seconds: float, net: Network, optimiser: torch.optim.Optimizer, history: History
+    path: Path,
+    key: str,
+    step: int,
+    seconds: float,
+    modules: Mapping[str, nn.Module],
+    optimiser: torch.optim.Optimizer,
+    history: History,
 ) -> None:
     """Write weights, Adam's moments, the history, and how far and for how long the loop has run."""
-    tensors = {f"net.{name}": tensor for name, tensor in net.state_dict().items()}
+    tensors = {
+        f"{module}.{name}": tensor for module, net in modules.items() for name, tensor in net.state_dict().items()
+    }
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"adam.{index}.{name}": value for name, value in state.items()}
     tensors["history"] = torch.tensor(history, dtype=torch.float64)
     save_tensors(tensors, path, {"key": key, "step": str(step), "seconds": str(seconds)})
 
 
-def load_checkpoint(path: Path, key: str, net: Network, optimiser: torch.optim.Optimizer) -> tuple[int, float, History]:
+def load_checkpoint(
+    path: Path, key: str, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer
+) -> tuple[int, float, History]:
     """Step, seconds and history to go on from; zero for a checkpoint of other options, inputs or code."""
     if not path.is_file():
         return 0, 0.0, []
@@ -36,7 +46,9 @@ def load_checkpoint(path: Path, key: str, net: Network, optimiser: torch.optim.O
     if metadata.get("key") != key:
         return 0, 0.0, []
     tensors = load_file(path)
-    net.load_state_dict({name[4:]: value for name, value in tensors.items() if name.startswith("net.")})
+    for module, net in modules.items():
+        prefix = f"{module}."
+        net.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         if name.startswith("adam."):

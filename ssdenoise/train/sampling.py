@@ -43,6 +43,8 @@ class Sampler:
         Of the noisy volume; the target is normalised by it too.
     stride : sequence of int
         Of the network, per spatial axis: patches are cut to a multiple of it.
+    photons : sequence of pair of float
+        Gain and offset of each channel, for pairs by thinning.
 
     Raises
     ------
@@ -62,8 +64,11 @@ class Sampler:
         volumes: Sequence[Volume],
         normalization: Normalization,
         stride: Sequence[int],
+        photons: Sequence[tuple[float, float]] = ((1.0, 0.0),),
     ) -> None:
         self.spec, self.method, self.normalization = spec, method, normalization
+        self.gain, self.offset = (np.array(values)[:, None, None, None] for values in zip(*photons, strict=True))
+        self.pairing = spec.pairing if method.target == "pair" else "volume"
         t, _, *self.size = volumes[0].shape
         wanted = method.patch if spec.ndim == 3 else (1, *method.patch[1:])
         *in_z, y, x = stride
@@ -75,7 +80,9 @@ class Sampler:
                 f"{steps} of each"
             )
         self.readers = [_cached_reader(volume, CACHE_BYTES // len(volumes)) for volume in volumes]
-        cells = list(product(range(t), *(range(n // p) for n, p in zip(self.size, self.patch, strict=True))))
+        # repeats show the same scene: a cell is held out of all of them
+        frames = 1 if self.pairing == "repeats" else t
+        cells = list(product(range(frames), *(range(n // p) for n, p in zip(self.size, self.patch, strict=True))))
         held = min(max(1, round(HELD_OUT * len(cells))), len(cells) - 1)
         order = stream(spec.seed, spec.dataset, "held out").permutation(len(cells))
         #: with a single cell nothing can be held out, and validation reuses it
@@ -110,7 +117,8 @@ class Sampler:
             frame = int(rng.integers(self.frames))
             origin = tuple(int(rng.integers(n - p + 1)) for n, p in zip(self.size, self.patch, strict=True))
             touched = product(*(range(o // p, (o + p - 1) // p + 1) for o, p in zip(origin, self.patch, strict=True)))
-            if not any((frame, *cell) in self.held_out for cell in touched):
+            where = 0 if self.pairing == "repeats" else frame
+            if not any((where, *cell) in self.held_out for cell in touched):
                 return frame, origin
 
     def _pair(
@@ -118,8 +126,10 @@ class Sampler:
     ) -> list[npt.NDArray[np.float32]]:
         """A patch of the noisy volume and, where the method has one, of its target, (C, [Z,] Y, X)."""
         patches = [read(frame, origin, self.patch) for read in self.readers]
-        if self.method.target == "pair" and self.spec.thinning:
-            patches = list(thin(patches[0], THINNING, rng))
+        if self.pairing == "thinning":
+            patches = list(thin(patches[0], THINNING, rng, self.gain, self.offset))
+        elif self.pairing in ("repeats", "interleaved"):
+            patches = [patches[0], self.readers[0](self._partner(frame, rng), origin, self.patch)]
         if self.method.target == "pair" and augment and rng.integers(2):
             patches.reverse()  # either realization can be the input
         quarter, flip = (int(rng.integers(4)), int(rng.integers(2))) if augment else (0, 0)
@@ -133,6 +143,12 @@ class Sampler:
             turned = turned[..., ::-1] if flip else turned
             out.append(np.ascontiguousarray(turned if self.spec.ndim == 3 else turned[:, 0]))
         return out
+
+    def _partner(self, frame: int, rng: np.random.Generator) -> int:
+        """Another time point of the same scene: any of the repeats, or one of the two neighbours."""
+        others = [frame - 1, frame + 1] if self.pairing == "interleaved" else range(self.frames)
+        others = [other for other in others if other != frame and 0 <= other < self.frames]
+        return others[int(rng.integers(len(others)))]
 
     @staticmethod
     def _collate(pairs: Sequence[Sequence[npt.NDArray[np.float32]]]) -> Batch:

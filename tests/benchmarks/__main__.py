@@ -64,14 +64,14 @@ def flops(net: Network, image: torch.Tensor) -> float:
 def methods(folder: Path, device: Device) -> pd.DataFrame:
     """Steps per second, share of sampling, and denoised megapixels per second of each trained method, 2-D."""
     volume = make_store(folder, "noisy", scene((8, 512, 512)).astype(np.float32), Storage())
-    normalization = volume.intensities().normalization()
+    normalization = Normalization.of(volume.intensities())
     rows = []
     for name, cls in METHODS.items():
-        method = cls()
+        method = cls().calibrated({"channels": [{"correlation": {"offsets": [[0, 0, 1]]}}]})
         if not isinstance(method, TrainedMethod):
             continue
-        spec = TrainSpec(dataset="d", noise="n", seed=0, ndim=2, thinning=False, method=method)  # type: ignore[arg-type]
-        net = method.build(1, 2, NOISE)
+        spec = TrainSpec(dataset="d", noise="n", seed=0, ndim=2, method=method)  # type: ignore[arg-type]
+        net = method.build(1, 2, [NOISE])
         sampler = Sampler(spec, method, [volume, volume], normalization, net.stride)
         optimiser = torch.optim.Adam(net.parameters())
         batch, rng = sampler.batch(0)
@@ -85,7 +85,7 @@ def methods(folder: Path, device: Device) -> pd.DataFrame:
         sampling = timed(lambda sampler=sampler: sampler.batch(1))  # type: ignore[misc]
         image = normalization.apply(volume.read((slice(None),) * 5))[:, :, :4]
         device.place_for_inference(net, 2)
-        model = Model(method, net.eval(), 1, 2, Normalization(0, 1), "")
+        model = Model(method, net.eval(), 1, 2, Normalization((0.0,), (1.0,)), "")
         inference = timed(lambda model=model, image=image: estimate(model, image, device))  # type: ignore[misc]
         work = flops(net, torch.zeros(1, 1, 64, 64))
         rows.append(

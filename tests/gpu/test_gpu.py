@@ -11,7 +11,7 @@ import torch
 from ssdenoise.calibrate import calibrate
 from ssdenoise.commit import commit
 from ssdenoise.config.models import TrainSpec
-from ssdenoise.config.specs import DenoiseSpec
+from ssdenoise.config.specs import CalibrateSpec, DenoiseSpec
 from ssdenoise.denoise import denoise
 from ssdenoise.device import Device
 from ssdenoise.methods import METHODS
@@ -30,8 +30,8 @@ pytestmark = [
 def test_training_and_inference_on_the_gpu(name: str, ndim: int, counts: Volume, tmp_path: Path) -> None:
     gpu = Device.granted(gpu=1, threads=1)
     method = METHODS[name](steps=20, batch=2, patch=(4, 16, 16))  # type: ignore[call-arg]
-    spec = TrainSpec(dataset="d", noise="n", seed=0, ndim=ndim, thinning=True, method=method)  # type: ignore[arg-type]
-    calibrate(counts.path, tmp_path / "c.json")
+    spec = TrainSpec(dataset="d", noise="n", seed=0, ndim=ndim, pairing="thinning", method=method)  # type: ignore[arg-type]
+    calibrate(CalibrateSpec(), counts.path, tmp_path / "c.json")
     clean = counts.path if METHODS[name].target == "clean" else None
     results = [train(spec, counts.path, clean, tmp_path / "c.json", tmp_path / f"model{i}", gpu) for i in range(2)]
     assert "cpu" not in results[0]["provenance"]["device"]

@@ -4,19 +4,21 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from ssdenoise.grid import blocks
-from ssdenoise.noise import STREAM_BLOCK, GaussianNoise, PoissonGaussianNoise, synthesize, thin
+from ssdenoise.noise import STREAM_BLOCK, AnyNoise, GaussianNoise, ImpulseNoise, PoissonGaussianNoise, synthesize, thin
 
 SHAPE = (1, 2, 10, 140, 150)
 CLEAN = np.linspace(0, 1000, int(np.prod(SHAPE))).reshape(SHAPE)
 NOISES = (
     GaussianNoise(kind="gaussian", sigma=30),
     PoissonGaussianNoise(kind="poisson_gaussian", gain=20, offset=10, read_noise=15),
+    ImpulseNoise(kind="impulse", share=0.3, low=-100, high=1500),
 )
 
 
-def whole(noise: GaussianNoise | PoissonGaussianNoise, realization: int = 0) -> np.ndarray:
+def whole(noise: AnyNoise, realization: int = 0) -> np.ndarray:
     return synthesize(CLEAN.__getitem__, SHAPE, tuple(slice(0, n) for n in SHAPE), noise, (0, "d", realization))
 
 
@@ -30,13 +32,25 @@ def test_noise_does_not_depend_on_blocks(noise: GaussianNoise, block: tuple[int,
     np.testing.assert_array_equal(out, whole(noise))
 
 
-@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize("noise", NOISES[:2])
 def test_noise_has_the_stated_mean_and_variance(noise: GaussianNoise) -> None:
     signal = np.repeat(np.array([50.0, 200.0, 800.0]), 200_000)
-    drawn = noise.draw(signal, np.random.default_rng(3)).reshape(3, -1)
+    drawn = noise.draw(signal, np.random.default_rng(3), np.random.default_rng(4)).reshape(3, -1)
     expected = noise.model().variance(signal.reshape(3, -1)[:, 0])
     np.testing.assert_allclose(drawn.mean(axis=1), [50, 200, 800], atol=5 * np.sqrt(expected.max() / 200_000))
     np.testing.assert_allclose(drawn.var(axis=1), expected, rtol=0.02)
+
+
+def test_impulses_strike_the_share_stated_and_all_channels_alike() -> None:
+    noise = NOISES[2]
+    drawn = whole(noise)
+    struck = drawn != CLEAN.astype(np.float32)
+    assert struck.mean() == pytest.approx(0.3, abs=0.005)
+    np.testing.assert_array_equal(struck[:, 0], struck[:, 1])
+    values = drawn[struck]
+    assert stats.kstest(values, stats.uniform(-100, 1600).cdf).pvalue > 1e-3
+    first, second = (drawn[:, c][struck[:, c]] for c in (0, 1))
+    assert abs(np.corrcoef(first, second)[0, 1]) < 0.02
 
 
 def test_realizations_and_blocks_are_independent() -> None:
@@ -57,3 +71,15 @@ def test_thinned_counts_are_independent_and_unbiased() -> None:
     assert abs(second.mean() - 9) < 0.05
     assert first.var() == pytest.approx(9 / 0.3, rel=0.02)
     assert abs(np.corrcoef(first, second)[0, 1]) < 0.01
+
+
+def test_intensities_are_thinned_as_photons() -> None:
+    """With a gain that is slightly wrong and some read noise, the parts are still nearly independent."""
+    rng = np.random.default_rng(0)
+    photons = rng.poisson(9.0, 400_000)
+    intensities = (100 + 2.5 * photons + rng.normal(0, 0.2, photons.shape))[:, None, None, None]
+    first, second = thin(intensities, 0.5, rng, np.array([2.45]), np.array([100.3]))
+    for part in (first, second):
+        assert part.mean() == pytest.approx(100 + 2.5 * 9, rel=0.005)
+        assert part.var() == pytest.approx(2.5**2 * 9 / 0.5, rel=0.05)
+    assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.04

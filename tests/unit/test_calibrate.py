@@ -1,12 +1,33 @@
+"""Calibration finds the noise that was drawn, and leaves structure alone."""
+
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
-from ssdenoise.calibrate import fit, transfer_curve
-from ssdenoise.noise import GaussianNoise, PoissonGaussianNoise
-from tests.conftest import scene
+from ssdenoise.calibrate import calibrate
+from ssdenoise.calibrate.correlation import correlation
+from ssdenoise.calibrate.defects import defects
+from ssdenoise.calibrate.transfer import fit, transfer_curve
+from ssdenoise.config.specs import CalibrateSpec
+from ssdenoise.errors import FormatError
+from ssdenoise.methods.structn2v import correlated
+from ssdenoise.noise import GaussianNoise, NoiseModel, PoissonGaussianNoise
+from tests.conftest import make_store, scene
+
+RNG = np.random.default_rng
+
+
+def smooth_scene(shape: tuple[int, ...]) -> np.ndarray:
+    """As finely sampled as optics ask for; (T, Z, Y, X), from 0 to about 900."""
+    return gaussian_filter(scene(shape), (0,) * (len(shape) - 2) + (4, 4), mode="wrap")[None] - 100
+
+
+def draw(noise: GaussianNoise | PoissonGaussianNoise, clean: np.ndarray, seed: int = 0) -> np.ndarray:
+    return noise.draw(clean, RNG(seed), RNG(seed))
 
 
 @pytest.mark.parametrize(
@@ -18,21 +39,184 @@ from tests.conftest import scene
     ],
 )
 def test_the_fitted_line_is_that_of_the_synthesis(noise: GaussianNoise | PoissonGaussianNoise) -> None:
-    clean = gaussian_filter(scene((8, 256, 256)), (0, 4, 4), mode="wrap")  # as finely sampled as optics ask for
-    noisy = noise.draw(clean, np.random.default_rng(0))
-    model = fit(*transfer_curve(list(noisy))).poisson_gaussian
+    clean = smooth_scene((8, 256, 256)) + 100
+    model = fit(transfer_curve(draw(noise, clean)))[0]["poisson_gaussian"]
     signal = np.quantile(clean, [0.1, 0.5, 0.9])
-    np.testing.assert_allclose(model.variance(signal), noise.model().variance(signal), rtol=0.05)
+    truth = noise.model()
+    assert isinstance(truth, NoiseModel)
+    np.testing.assert_allclose(model.variance(signal), truth.variance(signal), rtol=0.05)
+
+
+@pytest.mark.parametrize("repeats", [False, True])
+@pytest.mark.parametrize(("gain", "offset", "read_noise"), [(2.0, 100.0, 3.0), (0.5, 100.0, 1.5), (5.0, 400.0, 10.0)])
+def test_gain_offset_and_read_noise_of_faint_volumes_are_found(
+    gain: float, offset: float, read_noise: float, repeats: bool
+) -> None:
+    """A third of the scene sends no photons, as beside cells."""
+    photons = smooth_scene((16, 384, 512))
+    photons = np.maximum(photons - np.quantile(photons, 0.33), 0) / 5
+    clean = offset + gain * (np.broadcast_to(photons[:, :4], (4, 4, 384, 512)) if repeats else photons)
+    noise = PoissonGaussianNoise(kind="poisson_gaussian", gain=gain, offset=offset, read_noise=read_noise)
+    models, _, error = fit(transfer_curve(draw(noise, clean), repeats=repeats))
+    found = models["poisson_gaussian"]
+    assert found.gain == pytest.approx(gain, rel=0.05)
+    assert found.offset == pytest.approx(offset, rel=0.05)
+    assert found.read_noise == pytest.approx(read_noise, rel=0.05)
+    assert error is not None
+    assert abs(found.offset - offset) < 4 * error
+
+
+def test_offset_and_read_noise_are_told_apart_where_no_place_is_dark() -> None:
+    """From the skewness of photon noise: the darkest places send ten photons, an offset of 20 too high."""
+    photons = smooth_scene((16, 384, 512)) / 20
+    photons += 10 - photons.min()
+    noise = PoissonGaussianNoise(kind="poisson_gaussian", gain=2, offset=100, read_noise=5)
+    curve = transfer_curve(draw(noise, 100 + 2 * photons))
+    assert curve.brightness.min() > 119
+    models, offset_from, error = fit(curve)
+    assert offset_from == "third cumulant"
+    assert error is not None
+    assert abs(models["poisson_gaussian"].offset - 100) < min(4 * error, 10)
+    assert models["poisson_gaussian"].gain == pytest.approx(2, rel=0.05)
 
 
 def test_photon_counts_have_gain_one() -> None:
-    counts = np.random.default_rng(0).poisson(scene((8, 256, 256)) / 50)
-    models = fit(*transfer_curve(list(counts.astype(float))))
-    assert models.poisson.gain == pytest.approx(1, rel=0.05)
-    assert models.poisson_gaussian.gain == pytest.approx(1, rel=0.1)
+    counts = RNG(0).poisson(scene((1, 8, 256, 256)) / 50).astype(float)
+    models = fit(transfer_curve(counts))[0]
+    assert models["poisson"].gain == pytest.approx(1, rel=0.05)
+    assert models["poisson_gaussian"].gain == pytest.approx(1, rel=0.1)
 
 
 def test_a_noiseless_plane_has_no_noise() -> None:
-    models = fit(*transfer_curve([np.full((64, 64), 5.0)]))
-    assert models.gaussian.read_noise == 0
-    assert models.poisson_gaussian.variance(5.0) == 0
+    models, offset_from, _ = fit(transfer_curve(np.full((1, 1, 64, 64), 5.0)))
+    assert models["gaussian"].read_noise == 0
+    assert models["poisson_gaussian"].variance(5.0) == 0
+    assert offset_from == "darkest brightness"
+
+
+# --- autocorrelation -----------------------------------------------------------------------------------------------
+
+
+def noise_like(kind: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    flat = RNG(seed).normal(size=shape)
+    if kind == "along y":
+        flat = gaussian_filter1d(flat, 0.55, axis=-2)
+    if kind == "along x":
+        flat = gaussian_filter1d(flat, 1.0, axis=-1)
+    if kind == "both":
+        flat = gaussian_filter(flat, (0,) * (len(shape) - 2) + (0.6, 0.6))
+    return flat / flat.std()
+
+
+@pytest.mark.parametrize("repeats", [False, True])
+@pytest.mark.parametrize(("kind", "axes"), [("white", ""), ("along y", "y"), ("along x", "x"), ("both", "yx")])
+def test_correlated_noise_is_told_from_white_noise_and_from_structure(kind: str, axes: str, repeats: bool) -> None:
+    clean = np.broadcast_to(smooth_scene((4, 256, 256)), (2, 4, 256, 256))
+    found = correlation(clean + 60 * noise_like(kind, clean.shape), repeats=repeats)
+    assert {"zyx"[i] for offset in found["offsets"] for i in range(3) if offset[i]} == set(axes)
+    impulse = np.zeros(31)
+    impulse[15] = 1
+    kernel = gaussian_filter1d(impulse, {"white": 1e-6, "along y": 0.55, "along x": 1.0, "both": 0.6}[kind])
+    for axis in "yx":
+        expected = np.dot(kernel[1:], kernel[:-1]) / np.dot(kernel, kernel) if axis in axes else 0
+        assert found[axis][0] == pytest.approx(expected, abs=0.06)
+
+
+def test_white_noise_on_fine_structure_stays_white() -> None:
+    """Structure at the limit of what optics sample: correlated with its neighbours, and no noise."""
+    clean = gaussian_filter(RNG(0).random((1, 8, 256, 256)), (0, 0, 1.5, 1.5), mode="wrap")
+    clean = 200 * clean / clean.std()
+    residual = clean - gaussian_filter(clean, (0, 0, 4, 4))
+    assert np.corrcoef(residual[..., 1:].ravel(), residual[..., :-1].ravel())[0, 1] > 0.8
+    assert correlation(clean + 60 * noise_like("white", clean.shape), repeats=False)["offsets"] == []
+
+
+def test_fixed_patterns_are_correlated_between_planes() -> None:
+    clean = smooth_scene((8, 128, 128))
+    pattern = noise_like("white", (1, 1, 128, 128), 1)
+    found = correlation(clean + 50 * noise_like("white", clean.shape) + 50 * pattern, repeats=False)
+    assert found["z"][0] > 0.2
+    assert [1, 0, 0] in found["offsets"]
+    white = correlation(clean + 50 * noise_like("white", clean.shape), repeats=False)
+    assert white["offsets"] == []
+
+
+def test_the_mask_covers_the_neighbours_that_were_found() -> None:
+    found = {
+        "channels": [{"correlation": {"offsets": [[0, 0, 1], [0, 0, 2]]}}, {"correlation": {"offsets": [[0, 1, 0]]}}]
+    }
+    assert correlated(found) == (((0, 0, 1, 0, 0), (1, 1, 1, 1, 1), (0, 0, 1, 0, 0)),)
+    assert correlated({"channels": [{"correlation": {"offsets": []}}]}) == (((1,),),)
+
+
+# --- defects -------------------------------------------------------------------------------------------------------
+
+
+def test_saturation_zeros_and_hot_pixels_are_counted() -> None:
+    clean = smooth_scene((6, 128, 128)) + 100
+    noisy = np.rint(clean + RNG(0).normal(0, 20, clean.shape))
+    hot = [(3, 7), (64, 90), (127, 0)]
+    for y, x in hot:
+        noisy[..., y, x] += 400
+    noise = NoiseModel(0.0, 0.0, 20.0)
+    found = defects(noisy, noise, np.dtype("uint16"))
+    assert found["hot_pixels"]["positions"] == [list(place) for place in hot]
+    assert found["hot_pixels"]["share"] == pytest.approx(3 / 128**2)
+    assert found["saturated_share"] == 0
+    cut = np.minimum(noisy, 600)
+    assert defects(cut, noise, np.dtype("uint16"))["saturated_share"] == pytest.approx(np.mean(cut == 600))
+    full = np.minimum(noisy / 2, 255)
+    assert defects(full, noise, np.dtype("uint8"))["saturated_share"] == pytest.approx(np.mean(full == 255))
+    dark = np.maximum(noisy - 300, 0)
+    assert defects(dark, noise, np.dtype("uint16"))["zero_share"] == pytest.approx(np.mean(dark == 0))
+
+
+# --- the stage -----------------------------------------------------------------------------------------------------
+
+
+def stored(tmp_path: Path, noisy: np.ndarray) -> Path:
+    return make_store(tmp_path, "noisy", noisy.astype(np.float32)).path
+
+
+@pytest.mark.parametrize(
+    ("kind", "gain", "entry"),
+    [
+        ("white", 0.0, {"name": "hqssl", "likelihood": "gaussian"}),
+        ("white", 20.0, {"name": "hqssl", "likelihood": "poisson_gaussian"}),
+        ("along x", 0.0, {"name": "structn2v", "mask": "calibrated"}),
+        ("both", 0.0, {"name": "sasl"}),
+    ],
+)
+def test_a_method_is_recommended_that_suits_the_noise(
+    kind: str, gain: float, entry: dict[str, str], tmp_path: Path
+) -> None:
+    clean = smooth_scene((4, 192, 192))[:, None] + 100
+    noisy = clean + 20 * noise_like(kind, clean.shape)
+    if gain:
+        noisy = noisy + gain * RNG(2).poisson(clean / gain) - clean
+    found = calibrate(CalibrateSpec(), stored(tmp_path, noisy), tmp_path / "c.json", tmp_path / "c.png")
+    assert found["recommendation"]["entry"] == entry
+    assert any("hqssl and neighbor2neighbor take it for structure" in text for text in found["warnings"]) == (
+        kind != "white"
+    )
+    assert (tmp_path / "c.png").stat().st_size > 10_000
+
+
+def test_repeats_make_pairs_and_need_to_be_several(tmp_path: Path) -> None:
+    clean = np.broadcast_to(smooth_scene((2, 96, 96))[:, None], (3, 1, 2, 96, 96))
+    store = stored(tmp_path, clean + 20 * noise_like("both", clean.shape))
+    found = calibrate(CalibrateSpec(repeats=True), store, tmp_path / "c.json")
+    assert found["recommendation"]["entry"] == {"name": "n2n"}
+    assert found["channels"][0]["models"]["gaussian"]["read_noise"] == pytest.approx(20, rel=0.05)
+    single = make_store(tmp_path, "single", np.ones((1, 1, 2, 32, 32), np.float32)).path
+    with pytest.raises(FormatError, match="single time point"):
+        calibrate(CalibrateSpec(repeats=True), single, tmp_path / "d.json")
+
+
+def test_each_channel_has_its_own_noise(tmp_path: Path) -> None:
+    clean = smooth_scene((4, 96, 96))[:, None] + 100
+    noisy = np.concatenate(
+        [clean + RNG(0).normal(0, 5, clean.shape), clean + RNG(1).normal(0, 50, clean.shape)], axis=1
+    )
+    found = calibrate(CalibrateSpec(), stored(tmp_path, noisy), tmp_path / "c.json")["channels"]
+    assert [c["models"]["gaussian"]["read_noise"] for c in found] == pytest.approx([5, 50], rel=0.05)

@@ -12,7 +12,7 @@ from ssdenoise import denoise as stage
 from ssdenoise.calibrate import calibrate
 from ssdenoise.commit import commit
 from ssdenoise.config.models import TrainSpec
-from ssdenoise.config.specs import DenoiseSpec, Storage
+from ssdenoise.config.specs import CalibrateSpec, DenoiseSpec, Storage
 from ssdenoise.denoise import denoise, estimate
 from ssdenoise.errors import FormatError, MissingInputError
 from ssdenoise.methods import METHODS
@@ -32,8 +32,10 @@ def make_model(folder: Path, volume: Volume, name: str, ndim: int, **more: objec
         options = {"sigmas": (0.8, 1.1)}
     if name == "nlm":
         options = {"patch_distance": 2}
-    spec = TrainSpec(dataset="d", noise="n", seed=0, ndim=ndim, thinning=True, method=METHODS[name](**options | more))  # type: ignore[arg-type]
-    calibrate(volume.path, folder / "calibration.json")
+    spec = TrainSpec(
+        dataset="d", noise="n", seed=0, ndim=ndim, pairing="thinning", method=METHODS[name](**options | more)
+    )  # type: ignore[arg-type]
+    calibrate(CalibrateSpec(), volume.path, folder / "calibration.json")
     clean = volume.path if METHODS[name].target == "clean" else None
     train(spec, volume.path, clean, folder / "calibration.json", folder / "model", CPU)
     return folder / "model"
@@ -143,7 +145,7 @@ def test_shards_of_another_model_are_not_kept(counts: Volume, tmp_path: Path) ->
     run(SPEC, counts, model, tmp_path / "out")
     text = (model / "model.json").read_text()
     value = json.loads(text)
-    value["normalization"]["scale"] *= 2
+    value["normalization"]["scale"][0] *= 2
     (model / "model.json").write_text(json.dumps(value))
     assert denoise(SPEC, counts.path, model, tmp_path / "out", CPU)["shards_kept"] == 0
 
@@ -184,8 +186,8 @@ def test_clipped_voxels_are_counted(tmp_path: Path) -> None:
     volume = make_store(tmp_path, "noisy", noisy)
     model = make_model(tmp_path, volume, "n2v", 2)
     value = json.loads((model / "model.json").read_text())
-    value["normalization"]["offset"] = -1000.0  # everything the network says lands below zero
-    value["normalization"]["scale"] = 1.0
+    value["normalization"]["offset"] = [-1000.0]  # everything the network says lands below zero
+    value["normalization"]["scale"] = [1.0]
     (model / "model.json").write_text(json.dumps(value))
     out = run(SPEC, volume, model, tmp_path / "out")
     restored = run(FLOAT, volume, model, tmp_path / "float")

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from ssdenoise.intensity import Intensities
+from ssdenoise.intensity import Intensities, Normalization
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.float32])
@@ -14,7 +14,7 @@ def test_parts_add_up_to_the_whole(dtype: type) -> None:
     whole, parts = Intensities.of(values), Intensities.of(values[:3000]) + Intensities.of(values[3000:])
     assert json.dumps(whole.to_json()) == json.dumps(parts.to_json())
     restored = Intensities.from_json(json.loads(json.dumps(whole.to_json())))
-    assert restored.normalization() == whole.normalization()
+    assert restored.mean_and_spread() == whole.mean_and_spread()
     assert (whole.minimum, whole.maximum) == (values.min(), values.max())
     for q in (0.01, 0.3, 0.5, 0.9):
         assert whole.quantile(q) == pytest.approx(np.quantile(values, q), rel=0.02, abs=3)
@@ -22,15 +22,26 @@ def test_parts_add_up_to_the_whole(dtype: type) -> None:
 
 def test_normalization_ignores_the_brightness_of_hot_pixels() -> None:
     values = np.random.default_rng(0).normal(1000, 50, 100_000)
-    clean = Intensities.of(values).normalization()
+    mean, spread = Intensities.of(values).mean_and_spread()
     values[:50] = 60_000
-    hot = Intensities.of(values).normalization()
-    assert hot.offset == pytest.approx(clean.offset, rel=1e-3)
-    assert hot.scale == pytest.approx(clean.scale, rel=0.02)
-    assert clean.scale == pytest.approx(50, rel=0.03)
-    assert clean.invert(clean.apply(values)) == pytest.approx(values, rel=1e-3)
+    hot_mean, hot_spread = Intensities.of(values).mean_and_spread()
+    assert hot_mean == pytest.approx(mean, rel=1e-3)
+    assert hot_spread == pytest.approx(spread, rel=0.02)
+    assert spread == pytest.approx(50, rel=0.03)
+
+
+def test_each_channel_is_normalised_by_itself() -> None:
+    rng = np.random.default_rng(0)
+    values = np.stack([rng.normal(1000, 50, (4, 32, 32)), rng.normal(7, 2, (4, 32, 32))])
+    normalization = Normalization.of([Intensities.of(channel) for channel in values])
+    units = normalization.apply(values)
+    np.testing.assert_allclose(units.mean(axis=(1, 2, 3)), 0, atol=0.05)
+    np.testing.assert_allclose(units.std(axis=(1, 2, 3)), 1, rtol=0.05)
+    np.testing.assert_allclose(normalization.invert(units), values, rtol=1e-3)
+    np.testing.assert_allclose(
+        normalization.invert_std(np.ones_like(units))[:, 0, 0, 0], normalization.scale, rtol=1e-6
+    )
 
 
 def test_a_constant_volume_can_be_normalised() -> None:
-    normalization = Intensities.of(np.full(10, 7, np.uint8)).normalization()
-    assert (normalization.offset, normalization.scale) == (7.0, 1.0)
+    assert Intensities.of(np.full(10, 7, np.uint8)).mean_and_spread() == (7.0, 1.0)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from scipy import integrate, stats
+from scipy import stats
 
 from ssdenoise.methods import METHODS, Batch, Method
-from ssdenoise.methods.hqssl import HQSSL, MIN_PHOTONS, MIN_VARIANCE
 from ssdenoise.methods.n2c import N2C
 from ssdenoise.methods.n2n import N2N
 from ssdenoise.methods.n2v import N2V, neighbours, offsets, stratified, surroundings
 from ssdenoise.methods.n2v2 import N2V2
 from ssdenoise.methods.neighbor2neighbor import Neighbor2Neighbor, choose, subsample
 from ssdenoise.methods.structn2v import StructN2V
+from ssdenoise.noise import NoiseModel
 from tests.conftest import NOISE, ROOT
 
 FOLDER = ROOT / "ssdenoise" / "methods"
@@ -32,9 +34,9 @@ def test_the_folder_scan_finds_one_method_per_file() -> None:
 @pytest.mark.parametrize("ndim", [2, 3])
 @pytest.mark.parametrize("name", [name for name, cls in METHODS.items() if cls.trainable])
 def test_the_loss_falls_when_trained(name: str, ndim: int) -> None:
-    method: Method = METHODS[name]()
+    method: Method = METHODS[name]().calibrated({"channels": [{"correlation": {"offsets": [[0, 0, 1]]}}]})
     torch.manual_seed(0)
-    net = method.build(1, ndim, NOISE)
+    net = method.build(1, ndim, [NOISE])
     shape = (2, 1, 4, 16, 16)[:2] + (4, 16, 16)[-ndim:]
     clean = torch.sin(torch.arange(16) / 3.0).expand(shape)
     batch = Batch(clean + 0.5 * torch.randn(shape), clean + 0.5 * torch.randn(shape))
@@ -54,9 +56,9 @@ class Identity(torch.nn.Module):
 
     halo, stride = (0, 0), (1, 1)
 
-    def __init__(self, output: torch.Tensor | None = None, variance: object = None) -> None:
+    def __init__(self, output: torch.Tensor | None = None) -> None:
         super().__init__()
-        self.output, self.variance = output, variance
+        self.output = output
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x if self.output is None else self.output
@@ -196,7 +198,7 @@ def test_n2v_needs_a_neighbour_in_the_plane() -> None:
 
 
 def test_n2v2_has_no_path_around_the_network() -> None:
-    net = N2V2().build(1, 2, NOISE)
+    net = N2V2().build(1, 2, [NOISE])
     net.unet.bottom = torch.nn.Sequential(*net.unet.bottom, Zero())  # type: ignore[operator,union-attr]
     for decode in net.unet.decoder[:-1]:  # type: ignore[union-attr,index]
         decode.append(Zero())
@@ -282,116 +284,9 @@ def test_neighbor2neighbor_loss_is_that_of_the_paper() -> None:
     assert loss.item() == pytest.approx(expected.item())
 
 
-# --- HQ-SSL ------------------------------------------------------------------------------------------------------
-
-LIKELIHOODS = ["gaussian", "poisson", "poisson_gaussian"]
-
-
-def variance(likelihood: str, mu: float) -> float:
-    """Variance of the noise at a mean, held at that of half a photon."""
-    model = getattr(NOISE, likelihood)
-    return max(float(model.variance(mu)), MIN_PHOTONS * model.gain**2 + MIN_VARIANCE)
-
-
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
-@pytest.mark.parametrize(("mu", "a", "y"), [(0.2, 0.7, 1.3), (-1.0, 0.05, -1.4), (1.5, 2.0, 0.0), (0.0, -0.4, 0.1)])
-def test_posterior_is_that_of_numeric_integration(likelihood: str, mu: float, a: float, y: float) -> None:
-    method = HQSSL(likelihood=likelihood)  # type: ignore[arg-type]
-    net = method.build(1, 2, NOISE)
-    var_n = variance(likelihood, mu)
-    fixed = Identity(torch.tensor([mu, a]).view(1, 2, 1, 1), net.variance)
-    mean, std = method.denoise(fixed, torch.full((1, 1, 1, 1), y))
-
-    def weight(x: float) -> float:
-        return float(stats.norm.pdf(x, mu, abs(a)) * stats.norm.pdf(y, x, np.sqrt(var_n)))
-
-    low, high = mu - 12 * abs(a), mu + 12 * abs(a)
-    points = [mu, (mu * var_n + y * a * a) / (a * a + var_n)]
-    total, first, second = (
-        integrate.quad(lambda x, k=k: x**k * weight(x), low, high, points=points, limit=400)[0] for k in range(3)
-    )
-    assert mean.item() == pytest.approx(first / total, abs=1e-5)
-    assert std is not None
-    assert std.item() == pytest.approx(np.sqrt(second / total - (first / total) ** 2), rel=1e-4, abs=1e-6)
-
-
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
-def test_hqssl_loss_is_twice_the_negative_log_likelihood(likelihood: str) -> None:
-    method = HQSSL(likelihood=likelihood)  # type: ignore[arg-type]
-    mu, a, y = 0.3, 0.6, 1.1
-    net = method.build(1, 2, NOISE)
-    fixed = Identity(torch.tensor([mu, a]).view(1, 2, 1, 1), net.variance)
-    std = np.sqrt(a * a + variance(likelihood, mu))
-    expected = -2 * stats.norm.logpdf(y, mu, std) - np.log(2 * np.pi)
-    loss = method.loss(fixed, Batch(torch.full((1, 1, 1, 1), y)), generator(), 0)
-    assert loss.item() == pytest.approx(expected, rel=1e-5)
-
-
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
-@pytest.mark.parametrize("parameters", ["calibrated", "unknown"])
-def test_hqssl_gradients_are_right(likelihood: str, parameters: str) -> None:
-    method = HQSSL(likelihood=likelihood, parameters=parameters)  # type: ignore[arg-type]
-    net = method.build(1, 2, NOISE).double()
-    y = torch.randn(1, 1, 2, 2, dtype=torch.double)
-
-    def loss(output: torch.Tensor) -> torch.Tensor:
-        return method.loss(Identity(output, net.variance), Batch(y), generator(), 0)
-
-    output = torch.randn(1, 2, 2, 2, dtype=torch.double, requires_grad=True)
-    assert torch.autograd.gradcheck(loss, output)
-
-
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
-def test_hqssl_is_finite_at_extreme_values(likelihood: str) -> None:
-    method = HQSSL(likelihood=likelihood)  # type: ignore[arg-type]
-    net = method.build(1, 2, NOISE)
-    output = torch.tensor([[0.0, -1e4, 1e4], [0.0, 0.0, 1e4]]).view(1, 2, 1, 3).requires_grad_()
-    fixed = Identity(output, net.variance)
-    loss = method.loss(fixed, Batch(torch.tensor([[[[0.0, 1e4, -1e4]]]])), generator(), 0)
-    loss.backward()
-    mean, std = method.denoise(fixed, torch.zeros(1, 1, 1, 3))
-    assert torch.isfinite(loss)
-    assert output.grad is not None
-    assert std is not None
-    assert all(torch.isfinite(t).all() for t in (output.grad, mean, std))
-
-
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
-def test_hqssl_takes_the_noise_model_s_variance(likelihood: str) -> None:
-    net, mu = HQSSL(likelihood=likelihood).build(1, 2, NOISE), torch.linspace(-1.5, 5, 20, dtype=torch.double)  # type: ignore[arg-type]
-    expected = getattr(NOISE, likelihood).variance(mu.numpy())
-    np.testing.assert_allclose(net.variance(mu).numpy(), expected, rtol=1e-6)
-
-
-def test_unknown_noise_is_learned() -> None:
-    """On pure noise of known strength the learned read noise approaches it: the prior has nothing to explain."""
-    method = HQSSL(likelihood="gaussian", parameters="unknown")
-    net = method.build(1, 2, NOISE)
-    prior = torch.nn.Parameter(torch.tensor([0.3, 0.5]).view(1, 2, 1, 1))
-    optimiser = torch.optim.Adam([prior, *(p for p in net.parameters() if p.ndim == 0)], 3e-3)
-    for step in range(1500):
-        noisy = 0.5 * torch.randn(4, 1, 16, 16, generator=generator(step))
-        optimiser.zero_grad()
-        method.loss(Identity(prior.expand(4, 2, 16, 16), net.variance), Batch(noisy), generator(), 0).backward()
-        optimiser.step()
-    assert net.variance(torch.zeros(())).sqrt().item() == pytest.approx(0.5, rel=0.05)
-
-
 def test_n2c_learns_the_target_it_is_given() -> None:
     a, b = torch.randn(2, 1, 8, 8), torch.randn(2, 1, 8, 8)
     assert N2C().loss(Identity(), Batch(a, b), generator(), 0) == pytest.approx(((a - b) ** 2).mean().item())
-
-
-def test_hqssl_without_likelihood_is_the_mean_alone() -> None:
-    method = HQSSL(likelihood="none")
-    assert not method.probabilistic
-    net = method.build(3, 2, NOISE)
-    noisy = torch.randn(1, 3, 16, 16, generator=generator())
-    loss = method.loss(net, Batch(noisy), generator(), 0)
-    assert loss.item() == pytest.approx((net(noisy) - noisy).square().mean().item())
-    mean, std = method.denoise(net, noisy)
-    assert mean.shape == noisy.shape
-    assert std is None
 
 
 # --- baselines ---------------------------------------------------------------------------------------------------
@@ -404,11 +299,15 @@ def test_baselines_choose_stronger_smoothing_for_stronger_noise(name: str) -> No
     clean = (torch.sin(y / 9) * torch.cos(x / 7))[None, None]
     chosen = []
     for sigma in (0.05, 0.8):
-        noise = NOISE.__class__(*(type(NOISE.gaussian)(0.0, 0.0, sigma) for _ in range(3)))
-        net = method.build(1, 2, noise)
+        noise = replace(NOISE, gaussian=NoiseModel(0.0, 0.0, sigma))
+        net = method.build(1, 2, [noise])
         noisy = clean + sigma * torch.randn(clean.shape, generator=generator())
         method.fit(net, noisy)
-        chosen.append(float(getattr(net, {"gaussian": "sigma", "median": "size", "nlm": "h"}[name])))
+        # the strength of nlm is in units of the noise
+        chosen.append(
+            (sigma if name == "nlm" else 1)
+            * float(getattr(net, {"gaussian": "sigma", "median": "size", "nlm": "strength"}[name]))
+        )
         better = method.denoise(net, noisy).mean
         assert (better - clean).square().mean() < (noisy - clean).square().mean() * (1.0 if sigma < 0.1 else 0.2)
     assert chosen[1] > chosen[0]

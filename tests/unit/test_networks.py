@@ -101,7 +101,9 @@ def test_paper_networks_have_the_published_sizes() -> None:
     from ssdenoise.methods.n2v import N2V
     from tests.conftest import NOISE
 
-    nets = {m.name: m.build(1, 2, NOISE) for m in (N2N(network="paper"), N2V(network="paper"), HQSSL(network="paper"))}
+    nets = {
+        m.name: m.build(1, 2, [NOISE]) for m in (N2N(network="paper"), N2V(network="paper"), HQSSL(network="paper"))
+    }
     sizes = {name: sum(p.numel() for p in net.parameters()) for name, net in nets.items()}
     assert sizes["hqssl"] == 1_265_858
     assert sizes["n2v"] == 333_729

@@ -9,6 +9,7 @@ import pytest
 
 from ssdenoise.calibrate import calibrate
 from ssdenoise.config.models import TrainSpec
+from ssdenoise.config.specs import CalibrateSpec
 from ssdenoise.methods import METHODS
 from ssdenoise.store import Volume
 from ssdenoise.train import train
@@ -22,9 +23,9 @@ def test_the_example_denoises(counts: Volume, tmp_path: Path, monkeypatch: pytes
     run = Path("results/demo/hazelnut/measured")
     run.mkdir(parents=True)
     (run / "noisy-0.ome.zarr").symlink_to(counts.path)
-    calibrate(counts.path, tmp_path / "c.json")
+    calibrate(CalibrateSpec(), counts.path, tmp_path / "c.json")
     method = METHODS["hqssl"](steps=2, batch=1, patch=(1, 16, 16))  # type: ignore[call-arg]
-    spec = TrainSpec(dataset="d", noise="n", seed=0, ndim=2, thinning=False, method=method)  # type: ignore[arg-type]
+    spec = TrainSpec(dataset="d", noise="n", seed=0, ndim=2, method=method)  # type: ignore[arg-type]
     train(spec, counts.path, None, tmp_path / "c.json", run / "hqssl" / "seed-0")
     exec(blocks[0], {})
     assert Volume("again/denoised.ome.zarr").shape == counts.shape

@@ -12,7 +12,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from ssdenoise import score as stage
 from ssdenoise.calibrate import calibrate
 from ssdenoise.compare import compare
-from ssdenoise.config.specs import CompareSpec, ScoreSpec
+from ssdenoise.config.specs import CalibrateSpec, CompareSpec, ScoreSpec
 from ssdenoise.errors import FormatError
 from ssdenoise.score import score
 from tests.conftest import make_store, scene
@@ -30,7 +30,7 @@ def test_scores_are_those_of_scikit_image_on_whole_planes(
     clean = scene((1, 1, 3, 61, 50)).astype(np.float32)
     noisy = clean + np.random.default_rng(0).normal(0, 40, clean.shape).astype(np.float32)
     stores = [make_store(tmp_path, name, voxels).path for name, voxels in (("clean", clean), ("noisy", noisy))]
-    calibrate(stores[1], tmp_path / "c.json")
+    calibrate(CalibrateSpec(), stores[1], tmp_path / "c.json")
     rows = score(spec_for(), stores[1], stores[1], tmp_path / "c.json", None, stores[0], tmp_path / "s.parquet")
     data_range = float(clean.max() - clean.min())
     assert rows["data_range"].iloc[0] == pytest.approx(data_range)
@@ -49,7 +49,7 @@ def test_residual_scores_tell_noise_from_signal(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).normal(0, 40, clean.shape).astype(np.float32)
     estimates = {"perfect": clean, "half": clean + noise / 2, "blurred": np.full_like(clean, clean.mean())}
     noisy = make_store(tmp_path, "noisy", clean + noise).path
-    calibrate(noisy, tmp_path / "c.json")
+    calibrate(CalibrateSpec(), noisy, tmp_path / "c.json")
     files = []
     for name, voxels in estimates.items():
         store = make_store(tmp_path, name, voxels).path
@@ -68,7 +68,7 @@ def test_a_reference_of_another_shape_is_refused(tmp_path: Path) -> None:
     stores = [
         make_store(tmp_path, n, scene(s).astype(np.float32)).path for n, s in (("a", (3, 20, 20)), ("b", (3, 20, 21)))
     ]
-    calibrate(stores[0], tmp_path / "c.json")
+    calibrate(CalibrateSpec(), stores[0], tmp_path / "c.json")
     with pytest.raises(FormatError, match="voxel by voxel"):
         score(spec_for(), stores[0], stores[0], tmp_path / "c.json", None, stores[1], tmp_path / "s.parquet")
     assert not (tmp_path / "s.parquet").exists()
@@ -80,7 +80,7 @@ def test_tables_of_a_run_state_their_definitions(tmp_path: Path) -> None:
     for name, sigma in (("noisy", 80), ("n2v", 20)):
         noise = np.random.default_rng(0).normal(0, sigma, clean.shape)
         stores[name] = make_store(tmp_path, name, (clean + noise).astype(np.float32)).path
-    calibrate(stores["noisy"], tmp_path / "c.json")
+    calibrate(CalibrateSpec(), stores["noisy"], tmp_path / "c.json")
     files = []
     for name in ("noisy", "n2v"):
         files.append(tmp_path / f"{name}.parquet")
@@ -97,7 +97,7 @@ def test_tables_of_a_run_state_their_definitions(tmp_path: Path) -> None:
 def test_the_table_says_where_the_reference_is_in_other_units(tmp_path: Path) -> None:
     clean = scene((1, 1, 3, 40, 40)).astype(np.float32)
     stores = {"noisy": make_store(tmp_path, "noisy", clean).path, "clean": make_store(tmp_path, "c", clean / 8).path}
-    calibrate(stores["noisy"], tmp_path / "c.json")
+    calibrate(CalibrateSpec(), stores["noisy"], tmp_path / "c.json")
     captions = []
     for truth in (stores["clean"], None):
         rows = tmp_path / "s.parquet"

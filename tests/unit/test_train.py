@@ -13,6 +13,7 @@ import torch
 from ssdenoise import train as stage
 from ssdenoise.calibrate import calibrate
 from ssdenoise.config.models import TrainSpec
+from ssdenoise.config.specs import CalibrateSpec
 from ssdenoise.errors import ConfigError, FormatError, MissingInputError, TrainingDiverged
 from ssdenoise.intensity import Normalization
 from ssdenoise.methods import METHODS, Batch, Network, TrainedMethod
@@ -23,17 +24,17 @@ from ssdenoise.train.sampling import Sampler
 from tests.conftest import CPU, make_store, scene
 
 
-def spec_for(name: str, ndim: int = 2, thinning: bool = True, **options: object) -> TrainSpec:
+def spec_for(name: str, ndim: int = 2, pairing: str = "thinning", **options: object) -> TrainSpec:
     options = {"steps": 6, "batch": 2, "patch": (4, 16, 16)} | options if METHODS[name].trainable else options
     if name == "nlm":
         options = {"patch_distance": 2} | options
     method = METHODS[name](**options)
-    return TrainSpec(dataset="d", noise="n", seed=3, ndim=ndim, thinning=thinning, method=method)  # type: ignore[arg-type]
+    return TrainSpec(dataset="d", noise="n", seed=3, ndim=ndim, pairing=pairing, method=method)  # type: ignore[arg-type]
 
 
 @pytest.fixture
 def calibration(counts: Volume, tmp_path: Path) -> Path:
-    calibrate(counts.path, tmp_path / "calibration.json")
+    calibrate(CalibrateSpec(), counts.path, tmp_path / "calibration.json")
     return tmp_path / "calibration.json"
 
 
@@ -102,7 +103,7 @@ def test_every_method_trains_and_loads(name: str, ndim: int, counts: Volume, cal
 def test_seeds_and_steps_draw_different_patches_and_repeat(counts: Volume) -> None:
     def batch(seed: int, step: int) -> np.ndarray:
         spec = spec_for("n2v").model_copy(update={"seed": seed})
-        sampler = Sampler(spec, spec.method, [counts], counts.intensities().normalization(), (4, 4))  # type: ignore[arg-type]
+        sampler = Sampler(spec, spec.method, [counts], Normalization.of(counts.intensities()), (4, 4))  # type: ignore[arg-type]
         return sampler.batch(step)[0].noisy.numpy()
 
     np.testing.assert_array_equal(batch(0, 5), batch(0, 5))
@@ -115,7 +116,7 @@ def test_patches_are_voxels_of_the_volume_and_avoid_held_out_cells(tmp_path: Pat
     labels = np.arange(6 * 70 * 45, dtype=np.float32).reshape(1, 1, 6, 70, 45)
     volume = make_store(tmp_path, "labels", labels)
     spec = spec_for("n2v", ndim, patch=(3, 10, 10))
-    normalization = volume.intensities().normalization()
+    normalization = Normalization.of(volume.intensities())
     sampler = Sampler(spec, spec.method, [volume], normalization, (1, 1))  # type: ignore[arg-type]
     held = np.zeros(labels.shape[2:], bool)
     for _, *cell in sampler.held_out:
@@ -137,7 +138,7 @@ def test_patches_are_voxels_of_the_volume_and_avoid_held_out_cells(tmp_path: Pat
 
 def test_thinned_pairs_differ_from_step_to_step_and_share_the_scene(counts: Volume) -> None:
     spec = spec_for("n2n")
-    sampler = Sampler(spec, spec.method, [counts], counts.intensities().normalization(), (4, 4))  # type: ignore[arg-type]
+    sampler = Sampler(spec, spec.method, [counts], Normalization.of(counts.intensities()), (4, 4))  # type: ignore[arg-type]
     batch = sampler.batch(0)[0]
     assert batch.target is not None
     assert not torch.equal(batch.noisy, batch.target)
@@ -174,10 +175,10 @@ def test_pairs_must_be_there_and_fit(counts: Volume, calibration: Path, tmp_path
     with pytest.raises(ConfigError, match="needs the clean volume"):
         train(spec_for("n2c"), counts.path, None, calibration, tmp_path / "m", CPU)
     with pytest.raises(ConfigError, match="needs a pair"):
-        train(spec_for("n2n", thinning=False), counts.path, None, calibration, tmp_path / "m", CPU)
+        train(spec_for("n2n", pairing="volume"), counts.path, None, calibration, tmp_path / "m", CPU)
     other = make_store(tmp_path, "other", scene((1, 1, 6, 70, 44)).astype(np.float32))
     with pytest.raises(FormatError, match="have the same"):
-        train(spec_for("n2n", thinning=False), counts.path, other.path, calibration, tmp_path / "m", CPU)
+        train(spec_for("n2n", pairing="volume"), counts.path, other.path, calibration, tmp_path / "m", CPU)
     with pytest.raises(FormatError, match="can be thinned"):
         train(spec_for("n2n"), other.path, None, calibration, tmp_path / "m", CPU)
 
@@ -197,7 +198,7 @@ def test_patches_are_cut_to_the_network_s_stride(
 
 def test_a_volume_smaller_than_the_stride_is_refused(tmp_path: Path) -> None:
     volume = make_store(tmp_path, "thin", np.ones((1, 1, 3, 6, 40), np.uint16))
-    calibrate(volume.path, tmp_path / "c.json")
+    calibrate(CalibrateSpec(), volume.path, tmp_path / "c.json")
     with pytest.raises(FormatError, match="needs at least"):
         train(spec_for("hqssl"), volume.path, None, tmp_path / "c.json", tmp_path / "m", CPU)
 
@@ -215,8 +216,8 @@ def test_known_parameters_must_fit_the_likelihood(counts: Volume, calibration: P
     with pytest.raises(ConfigError, match="cannot describe"):
         train(wrong, tmp_path / "s.ome.zarr", None, calibration, tmp_path / "m", CPU)
     train(spec_for("hqssl", parameters="known"), tmp_path / "s.ome.zarr", None, calibration, tmp_path / "m", CPU)
-    gain = load_model(tmp_path / "m").net.gain
-    scale = Volume(tmp_path / "s.ome.zarr").intensities().normalization().scale
+    gain = load_model(tmp_path / "m").net.noise.gain  # type: ignore[union-attr]
+    (scale,) = Normalization.of(Volume(tmp_path / "s.ome.zarr").intensities()).scale
     assert float(gain) == pytest.approx(2 / scale)
 
 
@@ -234,7 +235,7 @@ def test_a_missing_calibration_is_one_line(counts: Volume, tmp_path: Path) -> No
 def test_the_clean_target_is_never_thinned_nor_the_input(counts: Volume, tmp_path: Path) -> None:
     clean = make_store(tmp_path, "clean", np.full(counts.shape, 7, np.float32))
     spec = spec_for("n2c")
-    sampler = Sampler(spec, spec.method, [counts, clean], Normalization(0, 1), (4, 4))  # type: ignore[arg-type]
+    sampler = Sampler(spec, spec.method, [counts, clean], Normalization((0.0,), (1.0,)), (4, 4))  # type: ignore[arg-type]
     for step in range(10):
         batch = sampler.batch(step)[0]
         assert batch.target is not None
@@ -246,7 +247,7 @@ def test_the_clean_target_is_never_thinned_nor_the_input(counts: Volume, tmp_pat
 def test_half_turns_keep_the_direction_of_a_row(tmp_path: Path) -> None:
     volume = make_store(tmp_path, "rows", np.arange(40, dtype=np.float32)[:, None].repeat(40, 1)[None, None, None])
     spec = spec_for("structn2v")
-    sampler = Sampler(spec, spec.method, [volume], Normalization(0, 1), (4, 4))  # type: ignore[arg-type]
+    sampler = Sampler(spec, spec.method, [volume], Normalization((0.0,), (1.0,)), (4, 4))  # type: ignore[arg-type]
     patches = np.concatenate([sampler.batch(step)[0].noisy.numpy() for step in range(20)])
     assert (np.diff(patches, axis=-1) == 0).all()
     assert {int(d) for d in np.unique(np.diff(patches, axis=-2))} == {-1, 1}
@@ -254,5 +255,5 @@ def test_half_turns_keep_the_direction_of_a_row(tmp_path: Path) -> None:
 
 def test_patches_are_cut_so_that_half_of_them_fits_the_network(counts: Volume) -> None:
     spec = spec_for("neighbor2neighbor", patch=(4, 60, 40))
-    sampler = Sampler(spec, spec.method, [counts], counts.intensities().normalization(), (8, 8))  # type: ignore[arg-type]
+    sampler = Sampler(spec, spec.method, [counts], Normalization.of(counts.intensities()), (8, 8))  # type: ignore[arg-type]
     assert sampler.patch == (1, 48, 32)

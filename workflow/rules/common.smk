@@ -87,6 +87,10 @@ def synthesize_spec(wildcards):
     )
 
 
+def calibrate_spec(wildcards):
+    return dump(PROJECT.calibrate(wildcards.dataset))
+
+
 def train_spec(wildcards):
     return dump(
         PROJECT.train(
@@ -116,8 +120,15 @@ def target(wildcards):
     kind = PROJECT.config.methods[wildcards.entry].target
     if kind == "clean":
         return f"results/{RUN}/{wildcards.dataset}/clean.ome.zarr/zarr.json"
-    if kind == "pair" and row.pair != "thinning":
+    if kind == "pair" and row.pairing == "volume":
         return f"results/{RUN}/{wildcards.dataset}/{wildcards.noise}/noisy-1.ome.zarr/zarr.json"
+    return []
+
+
+def pair(wildcards):
+    """The second realization, for methods that denoise both."""
+    if PROJECT.config.methods[wildcards.entry].averages_pair:
+        return target(wildcards)
     return []
 
 

@@ -80,6 +80,12 @@ rule calibrate:
         f"results/{RUN}/{{dataset}}/{{noise}}/noisy-0.ome.zarr/zarr.json",
     output:
         f"results/{RUN}/{{dataset}}/{{noise}}/calibration.json",
+        report(
+            f"results/{RUN}/{{dataset}}/{{noise}}/calibration.png",
+            caption="../report/calibration.rst",
+            category="Noise",
+            labels={"dataset": "{dataset}", "noise": "{noise}"},
+        ),
     log:
         f"results/{RUN}/{{dataset}}/{{noise}}/logs/calibrate.log",
     benchmark:
@@ -90,6 +96,8 @@ rule calibrate:
         mem_mb=2000,
         runtime=30,
     params:
+        spec=calibrate_spec,
         code=code("calibrate"),
     shell:
-        "python -m ssdenoise calibrate --noisy {input} --output {output} 2> {log}"
+        "python -m ssdenoise calibrate --spec {params.spec:q} --noisy {input} --output {output[0]}"
+        " --figure {output[1]} 2> {log}"

@@ -3,6 +3,7 @@ rule denoise:
         noisy=f"results/{RUN}/{{dataset}}/{{noise}}/noisy-0.ome.zarr/zarr.json",
         model=f"{MODEL}/model.safetensors",
         description=f"{MODEL}/model.json",
+        pair=pair,
     output:
         f"{MODEL}/slabs/{{slab}}-of-{{slabs}}.json",
     log:
@@ -19,9 +20,10 @@ rule denoise:
     params:
         spec=denoise_spec,
         code=code("denoise"),
+        pair=option("pair"),
         folder=folder,
     shell:
-        "python -m ssdenoise denoise --spec {params.spec:q} --noisy {input.noisy} --model {params.folder}"
+        "python -m ssdenoise denoise --spec {params.spec:q} --noisy {input.noisy} {params.pair} --model {params.folder}"
         " --output {params.folder} --slab {wildcards.slab} --slabs {wildcards.slabs}"
         " --gpu {resources.gpu} --threads {threads} 2> {log}"
 

@@ -3,7 +3,6 @@ rule report:
         noisy=f"results/{RUN}/{{dataset}}/{{noise}}/noisy-0.ome.zarr/zarr.json",
         stores=shown_stores,
         truth=truth,
-        calibration=f"results/{RUN}/{{dataset}}/{{noise}}/calibration.json",
         comparison=f"results/{RUN}/comparison.csv",
     output:
         report(
@@ -16,12 +15,6 @@ rule report:
             f"results/{RUN}/{{dataset}}/{{noise}}/training.png",
             caption="../report/training.rst",
             category="Training",
-            labels={"dataset": "{dataset}", "noise": "{noise}"},
-        ),
-        report(
-            f"results/{RUN}/{{dataset}}/{{noise}}/transfer_curve.png",
-            caption="../report/transfer_curve.rst",
-            category="Noise",
             labels={"dataset": "{dataset}", "noise": "{noise}"},
         ),
     log:
@@ -40,5 +33,5 @@ rule report:
         folder=parent,
     shell:
         "python -m ssdenoise report --title {wildcards.dataset}/{wildcards.noise} --noisy {input.noisy}"
-        " --calibration {input.calibration} --comparison {input.comparison} {params.truth}"
+        " --comparison {input.comparison} {params.truth}"
         " --output {params.folder} {params.entries} 2> {log}"

@@ -1,0 +1,114 @@
+"""Calibrate: what the noise of a volume is like, without a clean image, and which method suits it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssdenoise.calibrate.advice import recommend
+from ssdenoise.calibrate.correlation import correlation
+from ssdenoise.calibrate.defects import defects
+from ssdenoise.calibrate.transfer import fit, transfer_curve
+from ssdenoise.config.specs import CalibrateSpec
+from ssdenoise.errors import FormatError
+from ssdenoise.noise import FloatArray, ImpulseModel
+from ssdenoise.provenance import Clock, code_hash, record, write_json
+from ssdenoise.store import Volume
+
+log = logging.getLogger(__name__)
+
+#: Images looked at of each channel, evenly spaced, and pixels a side of what is read of each.
+IMAGES, SIDE = 32, 1024
+
+
+def calibrate(spec: CalibrateSpec, noisy: Path, output: Path, figure: Path | None = None) -> dict[str, Any]:
+    """Estimate the noise of a volume.
+
+    Parameters
+    ----------
+    spec : CalibrateSpec
+        `repeats`: the time points show the same scene, so that their differences are noise.
+    noisy : Path
+        Store of the noisy volume.
+    output : Path
+        JSON file. For each channel: the photon transfer curve and the fit of each likelihood; the noise's
+        autocorrelation; saturation, zeros and hot pixels. For the volume: `recommendation` (a method entry and
+        why) and `warnings`.
+    figure : Path, optional
+        PNG of all that.
+
+    Returns
+    -------
+    dict
+        What was written.
+
+    Raises
+    ------
+    FormatError
+        If there is only one repeat.
+    """
+    clock, volume = Clock(), Volume(noisy)
+    if spec.repeats and volume.shape[0] < 2:
+        raise FormatError(f"{volume.path} has a single time point; repeats need at least two")
+    channels = [_channel(volume, c, name, repeats=spec.repeats) for c, name in enumerate(volume.metadata.channels)]
+    recommendation, warnings = recommend(channels, repeats=spec.repeats)
+    result = {
+        "channels": channels,
+        "recommendation": recommendation,
+        "warnings": warnings,
+        "provenance": record(
+            "calibrate",
+            spec=spec.model_dump(mode="json"),
+            inputs={"noisy": volume.digest},
+            code=code_hash("calibrate"),
+            clock=clock,
+        ),
+    }
+    write_json(output, result)
+    if figure is not None:
+        from ssdenoise.calibrate.figure import draw  # matplotlib takes a second to import
+
+        draw(result, volume.metadata.name, figure)
+    for warning in warnings:
+        log.warning(warning)
+    log.info("recommended: %s, because %s", recommendation["entry"], recommendation["why"])
+    return result
+
+
+def _channel(volume: Volume, c: int, name: str, *, repeats: bool) -> dict[str, Any]:
+    """All that is found of one channel."""
+    planes = _sample(volume, c, repeats=repeats)
+    curve = transfer_curve(planes, repeats=repeats)
+    models, offset_from, offset_error = fit(curve)
+    intensities = volume.intensities()[c]
+    return {
+        "name": name,
+        "models": {kind: asdict(model) for kind, model in models.items()}
+        | {"impulse": asdict(ImpulseModel(None, intensities.minimum, intensities.maximum))},
+        "offset_from": offset_from,
+        "offset_error": offset_error,
+        "transfer_curve": curve.to_json(),
+        "correlation": correlation(planes, repeats=repeats),
+        **defects(planes, models["poisson_gaussian"], volume.array.dtype),
+    }
+
+
+def _sample(volume: Volume, c: int, *, repeats: bool) -> FloatArray:
+    """Central crops of planes, (T, Z, Y, X): evenly spaced planes, of all time points if these are repeats."""
+    t, _, z, y, x = volume.shape
+    times = np.unique(np.linspace(0, t - 1, min(t, IMAGES)).round().astype(int))
+    if not repeats:
+        times = times[:: -(-len(times) * min(z, IMAGES) // IMAGES)]
+    depth = max(1, min(z, IMAGES // len(times)))
+    first = (z - depth) // 2
+    # neighbouring planes, as the correlation between them is looked at; those of the middle
+    rows, columns = (slice(max(0, (n - SIDE) // 2), max(0, (n - SIDE) // 2) + min(n, SIDE)) for n in (y, x))
+    planes = [
+        volume.read((slice(int(i), int(i) + 1), slice(c, c + 1), slice(first, first + depth), rows, columns))[0, 0]
+        for i in times
+    ]
+    return np.stack(planes).astype(np.float64)

@@ -1,0 +1,78 @@
+"""Which method suits the noise that was found, and what stands in the way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+#: Noise is Gaussian for all that matters if photons make up less than this share of its variance at middle brightness.
+PHOTON_SHARE = 0.1
+
+#: Shares above which saturation, zeros and hot pixels are worth a warning.
+SATURATED, ZERO, HOT = 1e-3, 0.05, 1e-5
+
+
+def recommend(channels: Sequence[dict[str, Any]], *, repeats: bool) -> tuple[dict[str, Any], list[str]]:
+    """A method entry with the reason for it, and warnings, from what was found of each channel."""
+    warnings = [text for channel in channels for text in _warnings(channel)]
+    offsets = {tuple(offset) for channel in channels for offset in channel["correlation"]["offsets"]}
+    in_plane = {offset for offset in offsets if offset[0] == 0}
+    if repeats:
+        entry: dict[str, Any] = {"name": "n2n"}
+        why = "repeats are pairs of independent noise, whatever its distribution and correlation"
+    elif {offset[1] != 0 for offset in in_plane} == {True, False}:
+        entry = {"name": "sasl"}
+        why = f"noise is correlated along Y and X ({_reach(in_plane)}): a mask that hides both would hide too much"
+    elif in_plane:
+        entry = {"name": "structn2v", "mask": "calibrated"}
+        why = f"noise is correlated along one axis ({_reach(in_plane)}), which a mask can hide"
+    else:
+        likelihood = _likelihood(channels)
+        entry = {"name": "hqssl", "likelihood": likelihood}
+        why = f"noise is independent between pixels, and its variance is that of a {likelihood} model"
+    return {"entry": entry, "why": why}, warnings
+
+
+def _likelihood(channels: Sequence[dict[str, Any]]) -> str:
+    """The simplest likelihood that describes all channels."""
+    kinds = set()
+    for channel in channels:
+        model, curve = channel["models"]["poisson_gaussian"], channel["transfer_curve"]
+        middle = len(curve["variance"]) // 2
+        photons = model["gain"] * max(curve["brightness"][middle] - model["offset"], 0)
+        kinds.add("gaussian" if photons < PHOTON_SHARE * curve["variance"][middle] else "poisson_gaussian")
+    return kinds.pop() if len(kinds) == 1 else "poisson_gaussian"
+
+
+def _reach(offsets: set[tuple[int, ...]]) -> str:
+    return ", ".join(
+        f"{axis} {max(o[i] for o in offsets)}" for i, axis in enumerate("ZYX") if any(o[i] for o in offsets)
+    )
+
+
+def _warnings(channel: dict[str, Any]) -> list[str]:
+    name, found, texts = channel["name"], channel["correlation"], []
+    for axis in "yx":
+        if any(offset["zyx".index(axis)] for offset in found["offsets"]):
+            texts.append(
+                f"{name}: noise is correlated along {axis.upper()} ({found[axis][0]:+.2f} between neighbours); n2v, "
+                "n2v2, hqssl and neighbor2neighbor take it for structure and keep part of it; gaussian, median and nlm "
+                "smooth too little"
+            )
+    if any(offset[0] for offset in found["offsets"]):
+        texts.append(
+            f"{name}: noise is correlated between planes ({found['z'][0]:+.2f}), as fixed patterns and interpolated "
+            "stacks are; denoise plane by plane (`ndim` 2)"
+        )
+    if channel["saturated_share"] > SATURATED:
+        texts.append(f"{name}: {channel['saturated_share']:.2%} of the voxels are saturated; their noise is cut off")
+    photon_like = channel["models"]["poisson_gaussian"]
+    if channel["zero_share"] > ZERO and photon_like["read_noise"] > photon_like["gain"]:
+        texts.append(
+            f"{name}: {channel['zero_share']:.1%} of the voxels are 0; if noise was clipped there, means are too high"
+        )
+    if channel["hot_pixels"]["share"] > HOT:
+        texts.append(
+            f"{name}: {channel['hot_pixels']['number']} hot pixels; repeats share them, so n2n learns them as signal"
+        )
+    return texts

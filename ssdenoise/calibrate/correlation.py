@@ -1,0 +1,107 @@
+"""Autocorrelation of the noise, from the noisy volume alone.
+
+Structure is correlated between neighbours too, and must not be taken for noise. But optics let no structure through
+that is fine in one direction: to see how noise is correlated along X, filter along Y so that only its finest detail is
+left. White noise stays white along X under that filter, noise that is correlated along X stays so, and structure is
+gone in either case, except for what is badly sampled. Hence the flattest blocks of each brightness are looked at, and
+the median over brightnesses is taken. Of repeats, the deviations from their mean are the noise; no filter is needed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.ndimage import convolve1d, gaussian_filter
+
+from ssdenoise.noise import FloatArray
+
+#: Fourth difference, divided by its norm.
+FINEST = np.array([1.0, -4.0, 6.0, -4.0, 1.0]) / 70**0.5
+
+#: Pixels a side of the blocks, share of the flattest that are used, and groups of brightness.
+BLOCK, FLATTEST, GROUPS = 16, 0.1, 5
+
+#: Pixels that say how flat a block is: width of the Gaussian that takes noise away before structure is measured.
+SMOOTHING = 2.0
+
+#: Lags looked at.
+LAGS = 6
+
+#: A correlation counts as such from here on. Below, neighbours tell less than a fiftieth of a voxel's noise. Negative
+#: ones, which sharpening and some sensors cause, leave no blotches behind and count later.
+POSITIVE, NEGATIVE = 0.08, -0.15
+
+
+def correlation(planes: FloatArray, *, repeats: bool) -> dict[str, Any]:
+    """Autocorrelation of the noise along each axis.
+
+    Parameters
+    ----------
+    planes : array of shape (T, Z, Y, X)
+        Neighbouring planes.
+    repeats : bool
+        Whether the time points show the same scene.
+
+    Returns
+    -------
+    dict
+        `z`, `y`, `x`: correlation at lags 1, 2, ... (empty where an axis is too short); `offsets`: the neighbours
+        (Z, Y, X) that it counts for.
+    """
+    noise = planes - planes.mean(axis=0) if repeats else None
+    found = {
+        axis: np.array(_along(planes if noise is None else noise, axis, filtered=noise is None)) for axis in (1, 2, 3)
+    }
+    offsets = []
+    for axis, values in found.items():
+        counted = (values >= POSITIVE) | (values <= NEGATIVE)
+        reach = int(np.argmin(counted)) if not counted.all() else len(values)  # up to the first that does not count
+        for lag in range(1, reach + 1):
+            offset = [0, 0, 0]
+            offset[axis - 1] = lag
+            offsets.append(offset)
+    return {"z": found[1].tolist(), "y": found[2].tolist(), "x": found[3].tolist(), "offsets": offsets}
+
+
+def _along(planes: FloatArray, axis: int, *, filtered: bool) -> list[float]:
+    """Correlation at each lag along an axis of (T, Z, Y, X)."""
+    block = [1, 1, BLOCK, BLOCK]
+    lags = min(LAGS, planes.shape[axis] // 2 if axis == 1 else LAGS)
+    if axis == 1:
+        block[1] = planes.shape[1]
+    if lags == 0 or min(planes.shape[2:]) < BLOCK + len(FINEST) - 1:
+        return []
+    image, smooth = planes, gaussian_filter(planes, (0, 0, SMOOTHING, SMOOTHING))
+    for other in (2, 3):
+        if filtered and other != axis:
+            image = convolve1d(image, FINEST, axis=other)
+    inner = (..., slice(2, -2), slice(2, -2))  # away from the borders, where the filter mirrors
+    noise, brightness, flatness = (_blocks(part[inner], block) for part in (image, planes, smooth))
+    mean, relief = brightness.mean(axis=(1, 2, 3)), flatness.var(axis=(2, 3)).mean(axis=1)
+    groups = []
+    for members in np.array_split(np.argsort(mean, kind="stable"), GROUPS):
+        members = members[np.ptp(noise[members].reshape(len(members), -1), axis=1) > 0] if len(members) else members
+        if len(members) < 4:
+            continue
+        flat = members[np.argsort(relief[members], kind="stable")[: max(4, round(FLATTEST * len(members)))]]
+        groups.append(_correlations(noise[flat], axis, lags))
+    return np.median(groups, axis=0).tolist() if groups else []
+
+
+def _correlations(blocks: FloatArray, axis: int, lags: int) -> list[float]:
+    """Pooled over blocks (N, Z, Y, X)."""
+    n, power = blocks.shape[axis], float(np.mean(blocks**2))
+    values = []
+    for lag in range(1, lags + 1):
+        first, second = (np.take(blocks, range(s, s + n - lag), axis=axis) for s in (0, lag))
+        values.append(float(np.mean(first * second)) / power)
+    return values
+
+
+def _blocks(image: FloatArray, block: list[int]) -> FloatArray:
+    """Non-overlapping blocks of (T, Z, Y, X), shape (N, Z, Y, X) of a block; the rest at the ends is left out."""
+    t, z, y, x = (n // b for n, b in zip(image.shape, block, strict=True))
+    whole = image[: t * block[0], : z * block[1], : y * block[2], : x * block[3]]
+    split = whole.reshape(t, 1, z, block[1], y, block[2], x, block[3])
+    return split.transpose(0, 2, 4, 6, 1, 3, 5, 7).reshape(-1, *block[1:])

@@ -1,0 +1,68 @@
+"""What is wrong with voxels: saturated, clipped at zero, hot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.ndimage import maximum_filter, median_filter
+
+from ssdenoise.noise import FloatArray, NoiseModel
+
+#: A pixel is hot in an image if it exceeds the median of its eight neighbours by this many standard deviations of the
+#: noise there. Where one image is all there is, structure of one pixel's size would count too: then it takes more.
+HOT, HOT_IN_ONE = 5.0, 10.0
+
+#: Optics spread a point over neighbours: what leaves all of them under this share of its own excess was not light.
+OPTICS = 0.4
+
+#: Share of the images in which a hot pixel is hot.
+MOSTLY = 0.5
+
+#: Most positions that are listed.
+LISTED = 100
+
+RING = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], bool)
+
+
+def defects(planes: FloatArray, noise: NoiseModel, dtype: np.dtype[Any]) -> dict[str, Any]:
+    """Shares of saturated and of zero voxels, and the hot pixels.
+
+    Parameters
+    ----------
+    planes : array of shape (T, Z, Y, X)
+    noise : NoiseModel
+        Calibrated from them.
+    dtype : dtype
+        Of the volume.
+
+    Returns
+    -------
+    dict
+        `saturated_share`: voxels at the largest value, if that is the dtype's or so many are that it must be the
+        detector's. `zero_share`: voxels of an unsigned volume that are 0. `hot_pixels`: their number, share, and the
+        first positions (Y, X) in the crop that was looked at.
+    """
+    images = planes.reshape(-1, *planes.shape[-2:])
+    top = float(images.max())
+    at_top, below = float(np.mean(images == top)), float(np.mean((images < top) & (images >= top - 3)))
+    full = dtype.kind in "iu" and top == np.iinfo(dtype).max
+    piled_up = dtype.kind in "iu" and at_top * images.size >= 16 and at_top > 3 * below
+    needed = HOT if len(images) > 1 else HOT_IN_ONE
+    hits = np.zeros(images.shape[1:])
+    for image in images:
+        around = median_filter(image, footprint=RING, mode="mirror")
+        # one photon more than the fit says: where nearly none arrive, each stands out by any measure of the variance
+        spread = np.sqrt(np.maximum(noise.variance(around) + noise.gain**2, 1e-12))
+        brightest = maximum_filter(image, footprint=RING, mode="mirror")
+        hits += (image - around > needed * spread) & (brightest - around < OPTICS * (image - around))
+    hot = np.argwhere(hits > MOSTLY * len(images))
+    return {
+        "saturated_share": at_top if full or piled_up else 0.0,
+        "zero_share": float(np.mean(images == 0)) if dtype.kind == "u" else 0.0,
+        "hot_pixels": {
+            "number": len(hot),
+            "share": len(hot) / hits.size,
+            "positions": hot[:LISTED].tolist(),
+        },
+    }

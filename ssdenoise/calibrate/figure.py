@@ -1,0 +1,53 @@
+"""The figure of a calibration."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssdenoise.calibrate.correlation import NEGATIVE, POSITIVE
+from ssdenoise.noise import noise_models
+from ssdenoise.plotting import COLOURS, plt, save
+
+
+def draw(calibration: Mapping[str, Any], title: str, output: Path) -> None:
+    """Draw the photon transfer curve and the autocorrelation of each channel, and what they advise."""
+    channels = calibration["channels"]
+    figure, axes = plt.subplots(
+        len(channels), 2, figsize=(8.4, 3.1 * len(channels) + 0.8), squeeze=False, layout="constrained"
+    )
+    for row, channel, models in zip(axes, channels, noise_models(calibration), strict=True):
+        curve, model = channel["transfer_curve"], models.poisson_gaussian
+        brightness = np.array(curve["brightness"])
+        row[0].plot(brightness, curve["variance"], "o", color=COLOURS[0], markersize=4, label="measured")
+        row[0].plot(brightness, model.variance(brightness), color=COLOURS[1], label="fit")
+        row[0].set(xlabel="brightness", ylabel="noise variance", ylim=(0, None))
+        row[0].set_title(
+            f"gain {model.gain:.4g}, offset {model.offset:.4g}, read noise {model.read_noise:.4g}\n"
+            f"(offset from the {channel['offset_from']})",
+            fontsize=9,
+        )
+        row[0].legend(frameon=False)
+        for colour, axis in zip(COLOURS, "xyz", strict=False):
+            values = channel["correlation"][axis]
+            row[1].plot(range(1, len(values) + 1), values, "o-", color=colour, markersize=4, label=axis.upper())
+        row[1].axhspan(NEGATIVE, POSITIVE, color="0.92", zorder=0)
+        row[1].set(xlabel="lag / voxels", ylabel="correlation of the noise")
+        low, high = row[1].get_ylim()
+        row[1].set_ylim(min(low, -0.2), max(high, 0.2))
+        row[1].set_title(
+            f"saturated {channel['saturated_share']:.2%}, zero {channel['zero_share']:.2%}, "
+            f"hot pixels {channel['hot_pixels']['number']}",
+            fontsize=9,
+        )
+        row[1].legend(frameon=False)
+        row[0].annotate(channel["name"], (0, 1.02), xycoords="axes fraction", fontsize=8, ha="right", color="0.4")
+    advice = calibration["recommendation"]
+    entry = ", ".join(f"{key}: {value}" for key, value in advice["entry"].items())
+    lines = [f"{title} - recommended: {{{entry}}}: {advice['why']}", *(f"! {text}" for text in calibration["warnings"])]
+    figure.suptitle("\n".join(textwrap.fill(line, 110) for line in lines), fontsize=9, x=0.02, ha="left")
+    save(figure, output, "calibrate")

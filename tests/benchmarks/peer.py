@@ -1,0 +1,82 @@
+"""CAREamics on the protocol of `quality.py`; runs in the environment of the peer, imports nothing of ours.
+
+    python peer.py n2v|n2n MINUTES SEED NOISY.npz      prints one line of JSON
+
+The file holds `train` and `target` (two realizations, float32, SYX), `test_0`, `test_1`, ... and `clean_0`, ...
+Everything is CAREamics' own default; only steps are timed, not its set-up, and training stops at the budget.
+"""
+
+import json
+import logging
+import os
+import sys
+import tempfile
+import time
+import warnings
+
+import numpy as np
+import torch
+from careamics import CAREamist
+from careamics.config.factories.care_n2n_factory import create_advanced_n2n_config
+from careamics.config.factories.n2v_factory import create_advanced_n2v_config
+from lightning.pytorch.callbacks import Callback
+
+warnings.filterwarnings("ignore")
+logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+
+
+class Budget(Callback):
+    """Stops a training after so many seconds of steps."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.steps, self.started = seconds, 0, 0.0
+
+    def on_train_batch_start(self, *args: object, **kwargs: object) -> None:
+        self.started = self.started or time.perf_counter()
+
+    def on_train_batch_end(self, trainer: object, *args: object, **kwargs: object) -> None:
+        self.steps += 1
+        self.spent = time.perf_counter() - self.started
+        if self.spent >= self.seconds:
+            trainer.should_stop = True  # type: ignore[attr-defined]
+
+
+def main() -> None:
+    """Train, denoise, print."""
+    kind, minutes, seed, path = sys.argv[1], float(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+    torch.set_num_threads(int(os.environ.get("THREADS", "2")))
+    data = np.load(path)
+    train, target = data["train"], data["target"] if kind == "n2n" else None
+    make = {"n2v": create_advanced_n2v_config, "n2n": create_advanced_n2n_config}[kind]
+    quiet = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
+    config = make(
+        experiment_name="peer",
+        data_type="array",
+        axes="SYX",
+        patch_size=(64, 64),
+        batch_size=16,
+        num_epochs=1000,
+        num_workers=0,
+        trainer_params=quiet | {"num_sanity_val_steps": 0},
+        seed=seed,
+    )
+    budget = Budget(60 * minutes)
+    peer = CAREamist(config, work_dir=tempfile.mkdtemp(), callbacks=[budget])
+    peer.train(
+        train_data=train,
+        train_data_target=target,
+        val_data=train[:1, :64, :64],
+        val_data_target=None if target is None else target[:1, :64, :64],
+    )
+    net, mean, std, scores = peer.model.model.eval(), float(train.mean()), float(train.std()), []
+    with torch.inference_mode():
+        for i in range(sum(name.startswith("test_") for name in data)):
+            noisy, clean = data[f"test_{i}"], data[f"clean_{i}"]
+            height, width = noisy.shape
+            padded = np.pad((noisy - mean) / std, ((0, -height % 4), (0, -width % 4)), mode="reflect")
+            found = net(torch.from_numpy(padded)[None, None])[0, 0].numpy()[:height, :width] * std + mean
+            scores.append(10 * np.log10(float(data["peak"]) ** 2 / np.mean((np.clip(found, 0, 255) - clean) ** 2)))
+    print(json.dumps({"steps": budget.steps, "seconds": budget.spent, "psnr": float(np.mean(scores))}))
+
+
+main()

@@ -1,0 +1,184 @@
+"""`make bench-quality PEER=VENV DATA=FOLDER`: PSNR after equal time of training, ours and CAREamics'. Asserts nothing.
+
+The protocol: training on BSD400 (400 planes of 180x180), test on every fourth image of BSD68, Gaussian noise of
+sigma 25, neither clipped nor rounded; PSNR against 255 of each image, denoised values clipped to 0..255, then the mean.
+Each training runs by itself, one after the other, with the same threads and the same settings of malloc, until its
+budget of wall time is spent. CAREamics' clock counts its steps only; ours all that `train` does, its start included.
+`BUDGETS` (minutes) and `SEEDS` (a number) are read from the environment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+
+from ssdenoise.__main__ import MALLOC
+from ssdenoise.calibrate import calibrate
+from ssdenoise.config.models import TrainSpec
+from ssdenoise.config.specs import CalibrateSpec, Storage, dump
+from ssdenoise.denoise import estimate
+from ssdenoise.device import Device
+from ssdenoise.intensity import Normalization
+from ssdenoise.methods import METHODS, TrainedMethod
+from ssdenoise.model import load_model
+from ssdenoise.noise import noise_models
+from ssdenoise.provenance import read_json
+from ssdenoise.store import Volume
+from ssdenoise.train.sampling import Sampler
+from tests.conftest import make_store
+
+SIGMA, PEAK = 25.0, 255.0
+
+#: PSNR of BM3D on this protocol.
+BM3D = 28.55
+
+#: Our method entries, all with their defaults but for the likelihood, which the protocol states.
+ENTRIES: dict[str, dict[str, str]] = {
+    "n2n": {"name": "n2n"},
+    "n2v": {"name": "n2v"},
+    "hqssl": {"name": "hqssl", "likelihood": "gaussian"},
+}
+PEERS = ("n2n", "n2v")
+
+#: What must hold between our entry and the peer's, in decibels, by budget in minutes.
+BARS = {
+    ("n2n", "n2n"): {2: 0.5, 8: 0.5},
+    ("n2v", "n2v"): {2: 0.4, 8: 0.4},
+    ("hqssl", "n2v"): {2: 1.5, 8: 2.0},
+}
+
+#: Largest lead of our n2n over our hqssl after eight minutes.
+BEHIND = 0.3
+
+Images = list[npt.NDArray[np.float32]]
+
+
+def protocol(data: Path, folder: Path) -> tuple[Images, Images]:
+    """Draw the noise; write the peer's file and our stores; return the noisy and the clean test images."""
+    import imageio.v3 as iio
+
+    def read(name: str) -> Images:
+        return [iio.imread(path).astype(np.float32) for path in sorted((data / name).glob("*.png"))]
+
+    train, clean = np.stack(read("bsd400_train_gray180")), read("bsd68_gray")[::4]
+    rng = np.random.default_rng(1)
+    noisy = [(image + rng.normal(0, SIGMA, image.shape)).astype(np.float32) for image in clean]
+    pair = [(train + rng.normal(0, SIGMA, train.shape)).astype(np.float32) for _ in range(2)]
+    images = {f"test_{i}": image for i, image in enumerate(noisy)} | {f"clean_{i}": x for i, x in enumerate(clean)}
+    np.savez(folder / "protocol.npz", train=pair[0], target=pair[1], peak=PEAK, **images)
+    for name, realization in zip(("noisy", "target"), pair, strict=True):
+        make_store(folder, name, realization[None, None], Storage())
+    calibrate(CalibrateSpec(), folder / "noisy.ome.zarr", folder / "calibration.json")
+    return noisy, clean
+
+
+def seconds_per_step(spec: TrainSpec, folder: Path) -> float:
+    """Median over a few steps, sampling included."""
+    assert isinstance(spec.method, TrainedMethod)
+    volumes = [Volume(folder / f"{name}.ome.zarr") for name in ("noisy", "target")]
+    normalization = Normalization.of(volumes[0].intensities())
+    noise = noise_models(read_json(folder / "calibration.json"))[0]
+    net = spec.method.build(1, 2, [noise.normalized(normalization.offset[0], normalization.scale[0])])
+    sampler = Sampler(spec, spec.method, volumes, normalization, net.stride)
+    optimiser = torch.optim.Adam(net.parameters())
+    for index in range(400):  # fill the cache of decoded chunks, as the first steps of a training do
+        for reader in sampler.readers:
+            reader(0, (index, 0, 0), (1, 180, 180))
+    times = []
+    for step in range(25):
+        start = time.perf_counter()
+        batch, rng = sampler.batch(step)
+        optimiser.zero_grad()
+        spec.method.loss(net, batch, rng, 0.5).backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimiser.step()
+        times.append(time.perf_counter() - start)
+    return float(np.median(times[5:]))
+
+
+def ours(entry: str, minutes: float, seed: int, folder: Path, noisy: Images, clean: Images) -> dict[str, float]:
+    """Train one of our entries for a budget by the command that the workflow runs, and score it."""
+    options, threads = ENTRIES[entry], len(os.sched_getaffinity(0))
+
+    def spec_of(steps: int) -> TrainSpec:
+        method = METHODS[options["name"]](**options, steps=steps)
+        return TrainSpec(dataset="bsd400", noise="sigma25", seed=seed, ndim=2, method=method)  # type: ignore[arg-type]
+
+    steps = int(0.97 * 60 * minutes / seconds_per_step(spec_of(1), folder))
+    model = folder / f"{entry}-{minutes:g}-{seed}"
+    command = [sys.executable, "-m", "ssdenoise", "train", "--spec", dump(spec_of(steps))]
+    command += ["--noisy", folder / "noisy.ome.zarr", "--calibration", folder / "calibration.json", "--output", model]
+    if METHODS[options["name"]].target:
+        command += ["--target", folder / "target.ome.zarr"]
+    subprocess.run([*map(str, command), "--threads", str(threads)], check=True, capture_output=True)
+    loaded, device, scores = load_model(model), Device.granted(0, threads), []
+    device.place_for_inference(loaded.net, 2)
+    for image, truth in zip(noisy, clean, strict=True):
+        height, width = image.shape
+        units = loaded.normalization.apply(image[None, None, None])
+        padded = np.pad(
+            units, [(0, 0)] * 3 + [(0, -n % s) for n, s in zip(image.shape, loaded.net.stride, strict=True)]
+        )
+        found = loaded.normalization.invert(estimate(loaded, padded, device)[0])[0, 0, 0, :height, :width]
+        scores.append(10 * np.log10(PEAK**2 / np.mean((np.clip(found, 0, 255) - truth) ** 2)))
+    seconds = read_json(model / "model.json")["provenance"]["seconds"]
+    return {"steps": steps, "seconds": seconds, "psnr": float(np.mean(scores))}
+
+
+def peer(kind: str, minutes: float, seed: int, folder: Path, python: Path) -> dict[str, float]:
+    """The same of the peer, in its own environment."""
+    script = Path(__file__).with_name("peer.py")
+    command = [python, script, kind, minutes, seed, folder / "protocol.npz"]
+    done = subprocess.run([*map(str, command)], check=True, capture_output=True, text=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def main() -> None:
+    """Print the table and the bars."""
+    if sys.platform == "linux" and not MALLOC.keys() <= os.environ.keys():
+        os.environ.update(MALLOC)
+        os.execv(sys.executable, [sys.executable, "-m", "tests.benchmarks.quality", *sys.argv[1:]])
+    data, python = Path(sys.argv[1]), Path(sys.argv[2]) / "bin" / "python"
+    budgets = [float(minutes) for minutes in os.environ.get("BUDGETS", "2 8").split()]
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        noisy, clean = protocol(data, folder)
+        for minutes in budgets:
+            for seed in range(int(os.environ.get("SEEDS", "1"))):
+                for kind in PEERS:
+                    rows.append(("CAREamics", kind, minutes, seed, peer(kind, minutes, seed, folder, python)))
+                for entry in ENTRIES:
+                    rows.append(("ssdenoise", entry, minutes, seed, ours(entry, minutes, seed, folder, noisy, clean)))
+                for who, what, *_, found in rows[-len(PEERS) - len(ENTRIES) :]:
+                    print(f"{minutes:g} min, seed {seed}: {who} {what} {found}", file=sys.stderr, flush=True)
+    table = pd.DataFrame([{"who": w, "method": m, "minutes": b, "seed": s, **found} for w, m, b, s, found in rows])
+    medians = table.groupby(["minutes", "who", "method"], sort=False)[["steps", "seconds", "psnr"]].median()
+    print(medians.reset_index().to_markdown(index=False, floatfmt=".5g"), end="\n\n")
+    print(f"BM3D {BM3D} dB; medians over the seeds\n")
+    psnr = medians["psnr"]
+    for minutes in budgets:
+        for (mine, theirs), bars in BARS.items():
+            lead = psnr[minutes, "ssdenoise", mine] - psnr[minutes, "CAREamics", theirs]
+            bar = bars.get(int(minutes), float("nan"))
+            verdict = "ok" if lead >= bar else "MISSED"
+            print(f"{minutes:g} min: our {mine} - their {theirs}: {lead:+.2f} dB, bar {bar:+.1f}: {verdict}")
+        behind = psnr[minutes, "ssdenoise", "n2n"] - psnr[minutes, "ssdenoise", "hqssl"]
+        verdict = f", bar {BEHIND}: {'ok' if behind <= BEHIND else 'MISSED'}" if minutes == 8 else ""
+        print(f"{minutes:g} min: our n2n - our hqssl: {behind:+.2f} dB{verdict}")
+
+
+if __name__ == "__main__":
+    main()
