@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from ssdenoise.config.specs import CompareSpec
@@ -25,6 +26,7 @@ PRINTED = {
     "seed": ("seed", "{}"),
     "psnr": ("PSNR/dB", "{:.2f}"),
     "psnr_interval": ("95 % interval", "{}"),
+    "published_psnr": ("published", "{:.2f}"),
     "ssim": ("SSIM", "{:.3f}"),
     "residual_ratio": ("residual ratio", "{:.2f}"),
     "residual_correlation": ("residual corr.", "{:+.2f}"),
@@ -35,7 +37,7 @@ PRINTED = {
 }
 
 WITH_TRUTH = (
-    "PSNR over the pooled squared error of all planes, SSIM as the mean over planes (uniform 7x7 window), both against "
+    "PSNR {average}, SSIM as the mean over planes (uniform 7x7 window), both against "
     "{truth}; data range {range}; denoised values as they are stored, noisy ones neither rounded nor clipped by us. "
     "Intervals: 95 %, circular block bootstrap over planes (runs of up to {block}), none for a single plane. "
 )
@@ -75,6 +77,9 @@ def compare(spec: CompareSpec, scores: Sequence[Path], output: Path) -> pd.DataF
         3, "level", [inputs.get((d, n), np.nan) for d, n in zip(table["dataset"], table["noise"], strict=True)]
     )
     table.insert(list(table.columns).index("psnr") + 3, "gain", table["psnr"] - table["level"])
+    found = {(one.dataset, one.noise, one.method): one.psnr for one in spec.published}
+    keys = zip(table["dataset"], table["noise"], table["method"], strict=True)
+    table.insert(list(table.columns).index("psnr") + 3, "published_psnr", [found.get(key, np.nan) for key in keys])
     output.mkdir(parents=True, exist_ok=True)
     planes.to_parquet(output / "scores.parquet", index=False)
     files = {str(path): file_digest(path) for path in scores}
@@ -104,6 +109,13 @@ def _row(spec: CompareSpec, names: tuple[object, ...], part: pd.DataFrame) -> di
     errors, ssims = part["mean_squared_error"].to_numpy(), part["ssim"].to_numpy()
     data_range = float(part["data_range"].iloc[0])
     known = bool(np.isfinite(errors).all())
+
+    def to_average(errors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return psnr(errors, data_range) if spec.average == "psnr" else errors
+
+    def averaged(mean: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        return np.asarray(mean) if spec.average == "psnr" else psnr(mean, data_range)
+
     row: dict[str, object] = dict(zip(KEYS, names, strict=True)) | {"planes": len(part), "data_range": data_range}
     psnr_lo, psnr_hi, ssim_lo, ssim_hi = [np.nan] * 4
     if known and len(part) > 1:
@@ -112,11 +124,11 @@ def _row(spec: CompareSpec, names: tuple[object, ...], part: pd.DataFrame) -> di
         # one key for all methods: the same planes are resampled for each, so that rows can be compared
         drawn = [
             block_bootstrap(values, stream("bootstrap", *map(str, names[:3])), block=block)
-            for values in (errors, ssims)
+            for values in (to_average(errors), ssims)
         ]
-        psnr_lo, psnr_hi = np.quantile(psnr(drawn[0], data_range), [0.025, 0.975])
+        psnr_lo, psnr_hi = np.quantile(averaged(drawn[0]), [0.025, 0.975])
         ssim_lo, ssim_hi = np.quantile(drawn[1], [0.025, 0.975])
-    value = float(psnr(errors.mean(), data_range)) if known else np.nan
+    value = float(averaged(to_average(errors).mean())) if known else np.nan
     row |= {"psnr": value, "psnr_lo": psnr_lo, "psnr_hi": psnr_hi}
     row |= {"ssim": ssims.mean() if known else np.nan, "ssim_lo": ssim_lo, "ssim_hi": ssim_hi}
     # pooled over planes, as the errors are: a ratio of single planes would be ruled by the darkest
@@ -138,6 +150,8 @@ def _printed(table: pd.DataFrame) -> pd.DataFrame:
     shown.loc[shown["method"] == "noisy", ["residual_ratio", "residual_correlation"]] = np.nan
     columns = {}
     for name, (head, form) in PRINTED.items():
+        if name == "published_psnr" and shown[name].isna().all():
+            continue
         columns[head] = ["-" if pd.isna(value) else form.format(value) for value in shown[name]]
     return pd.DataFrame(columns)
 
@@ -147,9 +161,11 @@ def _caption(spec: CompareSpec, table: pd.DataFrame) -> str:
     kinds = {"benchmark": "the clean volume", "reference": "the reference"}
     if known.empty:
         return WITHOUT_TRUTH + RESIDUALS
+    sources = [f"{one.dataset}, {one.noise}, {one.method}: {one.source}" for one in spec.published]
     truth = " or ".join(kinds[s] for s in dict.fromkeys(known["situation"]))
     ranges = ", ".join(f"{r:g} ({d})" for d, r in zip(known["dataset"], known["data_range"], strict=True))
-    caption = WITH_TRUTH.format(truth=truth, range=ranges, block=spec.bootstrap_block)
+    average = {"error": "over the pooled squared error of all planes", "psnr": "as the mean over planes"}[spec.average]
+    caption = WITH_TRUTH.format(average=average, truth=truth, range=ranges, block=spec.bootstrap_block)
     if far_off := list(dict.fromkeys(table.loc[table["level"] < 0, "dataset"])):
         caption += FAR_OFF.format(names=listed(far_off))
-    return caption + RESIDUALS
+    return caption + RESIDUALS + (f" Published figures: {'; '.join(sources)}." if sources else "")

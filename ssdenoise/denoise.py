@@ -132,7 +132,7 @@ def denoise(
 def _layouts(spec: DenoiseSpec, volume: Volume, model: Model) -> dict[str, Layout]:
     """Layout of each product that the method has."""
     layout = volume.layout
-    dtypes = {DENOISED: layout.dtype if spec.denoised_dtype == "same" else "float32"}
+    dtypes = {DENOISED: layout.dtype if spec.denoised_dtype == "same" else spec.denoised_dtype}
     if model.method.probabilistic:
         dtypes[UNCERTAINTY] = "float32"
     return {product: replace(layout, dtype=dtype) for product, dtype in dtypes.items()}

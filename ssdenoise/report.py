@@ -96,7 +96,8 @@ def plot_images(
 
 def plot_training(histories: Mapping[str, Path], title: str, output: Path) -> None:
     """Draw training and validation loss against the step, one panel per trained method."""
-    curves = {name: pd.read_csv(path) for name, path in histories.items()}
+    # a dataset that another one's models denoise has no training of its own
+    curves = {name: pd.read_csv(path) for name, path in histories.items() if path.exists()}
     curves = {name: curve for name, curve in curves.items() if len(curve)}
     figure, axes = plt.subplots(
         1, max(1, len(curves)), figsize=(3.2 * max(1, len(curves)), 2.6), squeeze=False, layout="constrained"

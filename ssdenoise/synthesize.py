@@ -27,7 +27,7 @@ def synthesize(spec: SynthesizeSpec, clean: Path, output: Path) -> dict[str, Any
     Returns
     -------
     dict
-        The commit record; its `noise` says with what parameters the noise was drawn.
+        The commit record; its `noise` says with what parameters the noise was drawn, if with the same everywhere.
     """
     clock, code = Clock(), code_hash("synthesize")
     volume = Volume(clean)
@@ -44,4 +44,6 @@ def synthesize(spec: SynthesizeSpec, clean: Path, output: Path) -> dict[str, Any
         code=code,
         clock=clock,
     )
-    return commit(output, layout, key, volume.metadata, {"provenance": provenance, "noise": asdict(spec.noise.model())})
+    model = spec.noise.model()
+    facts = {"provenance": provenance} | ({"noise": asdict(model)} if model else {})
+    return commit(output, layout, key, volume.metadata, facts)

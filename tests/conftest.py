@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hypothesis import settings
 from ssdenoise.config.specs import IngestSpec, Storage
 from ssdenoise.device import Device
 from ssdenoise.ingest import ingest
+from ssdenoise.methods import METHODS
 from ssdenoise.noise import ImpulseModel, NoiseModel, NoiseModels
 from ssdenoise.store import Volume
 
@@ -36,6 +38,18 @@ NOISE = NoiseModels(
     poisson_gaussian=NoiseModel(0.2, -2.0, 0.3),
     impulse=ImpulseModel(0.3, -2.0, 3.0),
 )
+
+
+#: Names of all methods; those whose package is not installed are skipped.
+EVERY_METHOD = [
+    pytest.param(
+        name,
+        marks=pytest.mark.skipif(
+            name == "bm3d" and importlib.util.find_spec("bm3d") is None, reason="bm3d is not installed: noncommercial"
+        ),
+    )
+    for name in METHODS
+]
 
 
 def scene(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:

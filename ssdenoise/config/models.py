@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
-from ssdenoise.config.specs import Download, Name, Situation, Storage, Strict, validated
+from ssdenoise.config.specs import DenoisedDtype, Download, Name, Published, Situation, Storage, Strict, validated
 from ssdenoise.errors import ConfigError, MissingInputError
 from ssdenoise.methods import METHODS, Method
 from ssdenoise.noise import Noise
@@ -55,6 +55,11 @@ class Scoring(Strict):
         description="Intensity range of PSNR and SSIM: a number, or `reference`: maximum minus minimum of the clean "
         "volume or the reference. Stated in the tables.",
     )
+    average: Literal["error", "psnr"] = Field(
+        "error",
+        description="What is averaged over planes: `error`, so that PSNR is that of the whole volume, or `psnr`, as is "
+        "done with collections of pictures.",
+    )
     bootstrap_block: int = Field(4, ge=1, description="Planes per run in the block bootstrap of the intervals.")
 
 
@@ -71,13 +76,18 @@ class Dataset(Strict):
         "`thinning=calibrated` where a photon is not one unit); `repeats`: the time points are the same scene; "
         "`interleaved`: neighbouring time points nearly are.",
     )
+    model: Name | None = Field(
+        None,
+        description="Dataset whose models denoise this one, by noise level, method entry and seed; none is trained.",
+    )
     axes: str | None = Field(None, description="Axes of the sources' arrays, where the files do not say: e.g. `ZYX`.")
     ndim: Literal[2, 3] = Field(2, description="2: planes are denoised one by one; 3: volumes.")
     slabs: int = Field(1, ge=1, description="Jobs that one volume's inference is spread over.")
     methods: tuple[Name, ...] | None = Field(None, description="Method entries, comma-separated; empty: all.")
     noise: tuple[Name, ...] | None = Field(None, description="Noise levels, comma-separated; empty: all (benchmark).")
-    denoised_dtype: Literal["same", "float32"] = Field(
-        "same", description="`same`: the denoised volume keeps the noisy volume's dtype, rounded and clipped."
+    denoised_dtype: DenoisedDtype = Field(
+        "same",
+        description="`same`: the denoised volume keeps the noisy volume's dtype; integers are rounded and clipped.",
     )
     voxel_size_um: tuple[float, float, float] | None = Field(
         None, description="Z,Y,X in micrometres, where the file does not say."
@@ -154,6 +164,7 @@ class Config(Strict):
 
     run: Name = Field(description="Name of the run; products go to `results/{run}`.")
     datasets: str = Field("config/datasets.tsv", description="Path of the sheet.")
+    data: str = Field("", description="Folder that relative paths of sources start from; empty: the project's.")
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1, description="One model per seed.")
     noise_seed: int = Field(0, ge=0, description="Seed of the synthesized noise.")
     downloads: dict[Name, Download] = Field({}, description="Files to fetch before anything else.")
@@ -161,6 +172,7 @@ class Config(Strict):
     methods: dict[Name, AnyMethod] = Field(min_length=1, description="Method entries: a method with its options.")
     storage: Storage = Storage()
     scoring: Scoring = Scoring()
+    published: tuple[Published, ...] = Field((), description="Figures of papers, which the tables show beside ours.")
 
     @field_validator("seeds")
     @classmethod

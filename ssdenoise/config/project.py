@@ -38,6 +38,10 @@ class Project:
         self.datasets = {row.dataset: row for row in read_sheet(root / self.config.datasets)}
         for row in self.datasets.values():
             self._check(row)
+        known = {job[:3] for job in self.jobs()}
+        for one in self.config.published:
+            if (one.dataset, one.noise, one.method) not in known:
+                raise ConfigError(f"config: published: no {one.method!r} runs on {one.dataset!r} at {one.noise!r}")
 
     def _check(self, row: Dataset) -> None:
         where = f"{self.config.datasets}: dataset {row.dataset!r}"
@@ -50,6 +54,8 @@ class Project:
                     raise ConfigError(f"{where} names the {kind} {name!r}; the config has {listed(known) or 'none'}")
         if row.clean is not None and not self.noise_of(row.dataset):
             raise ConfigError(f"{where} is clean and the config has no noise levels; add one under `noise:`")
+        if row.model is not None:
+            self._check_model(row, where)
         for name in self.methods_of(row.dataset):
             target = self.config.methods[name].target
             if target == "clean" and row.clean is None:
@@ -62,9 +68,42 @@ class Project:
                     f"of photon counts, `repeats` or `interleaved`) or list other entries in its `methods` column"
                 )
         for source in (row.clean, row.noisy, row.reference, row.pair if row.pairing == "volume" else None):
-            path = source.partition("#")[0] if source else ""
-            if path and path not in self.downloaded and not (self.root / path).exists():
+            path = self.located(source).partition("#")[0] if source else ""
+            if path and path not in self.downloaded and not self.files(path):
                 raise MissingInputError(f"{where}: no file {path}; it is neither on disk nor among the downloads")
+
+    def _check_model(self, row: Dataset, where: str) -> None:
+        """Refuse a model that is not trained, or trained on other dimensions."""
+        assert row.model is not None
+        if (other := self.datasets.get(row.model)) is None:
+            raise ConfigError(f"{where} takes its models from {row.model!r}; the sheet has {listed(self.datasets)}")
+        if other.model is not None or other.ndim != row.ndim:
+            raise ConfigError(
+                f"{where} takes its models from {row.model!r}, which trains none of {row.ndim} dimensions"
+            )
+        for what, needed, there in (
+            ("noise level", self.noise_of(row.dataset), self.noise_of(row.model)),
+            ("method entry", self.methods_of(row.dataset), self.methods_of(row.model)),
+        ):
+            if missing := [name for name in needed if name not in there]:
+                raise ConfigError(f"{where}: {row.model!r} has no models for the {what} {listed(missing)}")
+
+    def trained_on(self, dataset: str) -> str:
+        """The dataset whose models denoise a dataset."""
+        return self.datasets[dataset].model or dataset
+
+    def located(self, source: str) -> str:
+        """A source with its path from the project's folder: downloads are there, others under `data`."""
+        if source.partition("#")[0] in self.downloaded or not self.config.data:
+            return source
+        return str(Path(self.config.data) / source)
+
+    def files(self, path: str) -> list[str]:
+        """Files that are there: one, or those that a pattern fits."""
+        pattern = self.root / path
+        if "*" not in pattern.name:
+            return [path] if pattern.exists() else []
+        return [str(Path(path).parent / found.name) for found in sorted(pattern.parent.glob(pattern.name))]
 
     @property
     def downloaded(self) -> dict[str, FetchSpec]:
@@ -97,10 +136,9 @@ class Project:
     def ingest(self, dataset: str, role: str) -> IngestSpec:
         """Options for the volume that a dataset has under a column of the sheet."""
         row = self.datasets[dataset]
-        source: str = getattr(row, role)
         return IngestSpec(
             name=f"{dataset} {role}",
-            source=source,
+            source=self.located(getattr(row, role)),
             axes=row.axes,
             voxel_size_um=row.voxel_size_um,
             storage=self.config.storage,
@@ -145,7 +183,12 @@ class Project:
 
     def compare(self) -> CompareSpec:
         """Options for the tables."""
-        return CompareSpec(run=self.config.run, bootstrap_block=self.config.scoring.bootstrap_block)
+        return CompareSpec(
+            run=self.config.run,
+            average=self.config.scoring.average,
+            bootstrap_block=self.config.scoring.bootstrap_block,
+            published=self.config.published,
+        )
 
     def code(self, stage: str, entry: str | None = None) -> str:
         """Hash of the code that a stage runs, for a method entry where there is one."""

@@ -14,6 +14,9 @@ from ssdenoise.provenance import canonical
 #: Names become folders and Snakemake wildcards.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$", max_length=80)]
 
+#: Of a denoised volume: that of the noisy one, or another.
+DenoisedDtype = Literal["same", "uint8", "uint16", "int16", "float32"]
+
 Situation = Literal["benchmark", "reference", "archive"]
 
 
@@ -44,6 +47,16 @@ class Storage(Strict):
         if any(s % c for s, c in zip(self.shard, self.chunk, strict=True)):
             raise ValueError(f"shard {self.shard} is no multiple of chunk {self.chunk}")
         return self
+
+
+class Published(Strict):
+    """A figure from a paper, to stand beside ours."""
+
+    dataset: Name
+    noise: Name
+    method: Name = Field(description="Method entry of the run.")
+    psnr: float = Field(description="In decibels.")
+    source: str = Field(min_length=1, description="Where the figure stands, and what differs from what is done here.")
 
 
 class FetchSpec(Strict):
@@ -80,7 +93,7 @@ class CalibrateSpec(Strict):
 class DenoiseSpec(Strict):
     """Options of `denoise`."""
 
-    denoised_dtype: Literal["same", "float32"]
+    denoised_dtype: DenoisedDtype
 
 
 class ScoreSpec(Strict):
@@ -98,7 +111,9 @@ class CompareSpec(Strict):
     """Options of `compare`."""
 
     run: str
+    average: Literal["error", "psnr"]
     bootstrap_block: int
+    published: tuple[Published, ...] = ()
 
 
 def dump(spec: BaseModel) -> str:

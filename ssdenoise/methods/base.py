@@ -44,6 +44,8 @@ class Method(BaseModel):
         Whether `loss` is minimised by gradient steps; if not, `fit` sets the network's buffers from a sample.
     stages : int
         Number of trainings one after the other, equally long, each with a course of the learning rate of its own.
+    independent_noise : bool
+        Whether the method takes noise as independent between voxels, and keeps it where it is not.
     half_turns_only : bool
         Whether training patches may only be turned by 180 degrees: where quarter turns and flips would not keep the
         directions that a method is about.
@@ -55,6 +57,7 @@ class Method(BaseModel):
     target: ClassVar[Literal["pair", "clean"] | None] = None
     trainable: ClassVar[bool] = False
     stages: ClassVar[int] = 1
+    independent_noise: ClassVar[bool] = False
     half_turns_only: ClassVar[bool] = False
     patch_factor: ClassVar[int] = 1
 
@@ -124,14 +127,12 @@ class TrainedMethod(Method):
         description="In 3-D: 0 for 3-D convolutions; an odd number for a 2-D network that sees a plane and its "
         "neighbours as channels.",
     )
-    steps: int = Field(400, ge=1, description="Optimiser steps.")
-    batch: int | None = Field(
-        None, ge=1, description="Patches per step; the default is 8 planes, or 1 volume, which has as many voxels."
-    )
+    steps: int = Field(800, ge=1, description="Optimiser steps.")
+    batch: int | None = Field(None, ge=1, description="Patches per step; the default is 4 planes, or 1 volume.")
     patch: tuple[int, int, int] = Field(
         (8, 64, 64), description="Patch size in voxels, ZYX; 2-D training uses YX. Cut to the volume's size."
     )
-    learning_rate: float = Field(2e-3, gt=0, description="Peak learning rate of Adam.")
+    learning_rate: float = Field(4e-3, gt=0, description="Peak learning rate of Adam.")
     weight_average: float = Field(
         0.0,
         ge=0,
@@ -153,7 +154,7 @@ class TrainedMethod(Method):
 
     def patches_per_step(self, ndim: int) -> int:
         """`batch`, or its default."""
-        return self.batch or (8 if ndim == 2 else 1)
+        return self.batch or (4 if ndim == 2 else 1)
 
     def architecture(self, inputs: int, channels: int, ndim: int, beside: Sequence[int] = ()) -> Network:
         """The network from `inputs` channels to what the method needs for `channels` denoised ones.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -31,6 +31,8 @@ class Gaussian(Method):
     ----------
     .. [1] J. Batson and L. Royer, "Noise2Self: Blind Denoising by Self-Supervision", ICML 2019, arXiv:1901.11365.
     """
+
+    independent_noise: ClassVar[bool] = True
 
     name: Literal["gaussian"] = "gaussian"
     sigmas: tuple[float, ...] = Field(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -79,8 +79,10 @@ class HQSSL(TrainedMethod):
        NeurIPS 2019, arXiv:1901.10277.
     """
 
+    independent_noise: ClassVar[bool] = True
+
     name: Literal["hqssl"] = "hqssl"
-    steps: int = Field(250, ge=1, description="Optimiser steps.")
+    steps: int = Field(500, ge=1, description="Optimiser steps.")
     likelihood: Literal["gaussian", "poisson", "poisson_gaussian", "impulse", "none"] = Field(
         "poisson_gaussian",
         description="What the noise is taken to be; `none`: the network predicts the mean alone, by squared error, and "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -30,6 +30,8 @@ class Median(Method):
     Keeps edges, and removes single outliers such as hot pixels, which a mean would spread. How the size is chosen: see
     `ssdenoise.methods.gaussian.Gaussian`.
     """
+
+    independent_noise: ClassVar[bool] = True
 
     name: Literal["median"] = "median"
     sizes: tuple[Annotated[int, Field(ge=1), AfterValidator(_odd)], ...] = Field(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -40,6 +40,8 @@ class N2V(TrainedMethod):
     .. [1] A. Krull, T.-O. Buchholz and F. Jug, "Noise2Void - Learning Denoising from Single Noisy Images", CVPR 2019,
        arXiv:1811.10980.
     """
+
+    independent_noise: ClassVar[bool] = True
 
     name: Literal["n2v"] = "n2v"
     masked_percent: float = Field(1.5, gt=0, le=25, description="Share of hidden voxels in per cent.")

@@ -39,6 +39,7 @@ class Neighbor2Neighbor(TrainedMethod):
     """
 
     patch_factor: ClassVar[int] = 2
+    independent_noise: ClassVar[bool] = True
 
     name: Literal["neighbor2neighbor"] = "neighbor2neighbor"
     regularizer: float = Field(2.0, ge=0, description="Weight of the regulariser at the end of the training.")
@@ -47,7 +48,7 @@ class Neighbor2Neighbor(TrainedMethod):
         if self.network == "paper":
             unet = UNet(ndim, inputs, width=48, depth=5, head=(96, 96), skips="pooled")
         else:
-            unet = UNet(ndim, inputs, width=24, depth=3, head=(32, 16), skips="pooled")
+            unet = UNet(ndim, inputs, width=24, depth=3, head=(24, 24), up=24, skips="pooled")
         return Plain(unet, channels, last_kernel=1)
 
     def loss(self, net: Network, batch: Batch, rng: torch.Generator, progress: float) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -28,6 +28,8 @@ class NLM(Method):
     ----------
     .. [1] A. Buades, B. Coll and J.-M. Morel, "A non-local algorithm for image denoising", CVPR 2005.
     """
+
+    independent_noise: ClassVar[bool] = True
 
     name: Literal["nlm"] = "nlm"
     patch_size: int = Field(5, ge=3, description="Side of the patches that are compared, in voxels; odd.")

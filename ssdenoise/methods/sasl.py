@@ -52,7 +52,7 @@ class SASL(TrainedMethod):
     stages: ClassVar[int] = 3
 
     name: Literal["sasl"] = "sasl"
-    steps: int = Field(900, ge=3, description="Optimiser steps of the three trainings together.")
+    steps: int = Field(1500, ge=3, description="Optimiser steps of the three trainings together.")
     radius: int = Field(4, ge=0, description="Pixels around that the blind-spot network does not see; 4: 9x9.")
 
     def architecture(self, inputs: int, channels: int, ndim: int, beside: Sequence[int] = ()) -> Network:
@@ -73,7 +73,7 @@ class SASL(TrainedMethod):
         blind = BlindSpot(
             ndim, inputs, channels, width=16, depth=3, head=(16, 16), mix=(32, 16), beside=beside, radius=self.radius
         )
-        unet = UNet(ndim, inputs, width=24, depth=3, head=(32, 16), skips="pooled")
+        unet = UNet(ndim, inputs, width=24, depth=3, head=(24, 24), up=24, skips="pooled")
         return ThreeNetworks(blind, NearSighted(ndim, inputs, channels, width=32, blocks=3), unet, channels)
 
     def loss(self, net: Network, batch: Batch, rng: torch.Generator, progress: float) -> Tensor:

@@ -33,6 +33,7 @@ class StructN2V(N2V):
     """
 
     half_turns_only: ClassVar[bool] = True
+    independent_noise: ClassVar[bool] = False
 
     name: Literal["structn2v"] = "structn2v"  # type: ignore[assignment]
     replacement: Literal["uniform", "mean", "median"] = Field(

@@ -7,7 +7,16 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ssdenoise.grid import blocks
-from ssdenoise.noise import STREAM_BLOCK, AnyNoise, GaussianNoise, ImpulseNoise, PoissonGaussianNoise, synthesize, thin
+from ssdenoise.noise import (
+    STREAM_BLOCK,
+    AnyNoise,
+    GaussianNoise,
+    ImpulseNoise,
+    PoissonGaussianNoise,
+    Streams,
+    synthesize,
+    thin,
+)
 
 SHAPE = (1, 2, 10, 140, 150)
 CLEAN = np.linspace(0, 1000, int(np.prod(SHAPE))).reshape(SHAPE)
@@ -15,6 +24,7 @@ NOISES = (
     GaussianNoise(kind="gaussian", sigma=30),
     PoissonGaussianNoise(kind="poisson_gaussian", gain=20, offset=10, read_noise=15),
     ImpulseNoise(kind="impulse", share=0.3, low=-100, high=1500),
+    GaussianNoise(kind="gaussian", sigma=(10, 40)),
 )
 
 
@@ -35,7 +45,7 @@ def test_noise_does_not_depend_on_blocks(noise: GaussianNoise, block: tuple[int,
 @pytest.mark.parametrize("noise", NOISES[:2])
 def test_noise_has_the_stated_mean_and_variance(noise: GaussianNoise) -> None:
     signal = np.repeat(np.array([50.0, 200.0, 800.0]), 200_000)
-    drawn = noise.draw(signal, np.random.default_rng(3), np.random.default_rng(4)).reshape(3, -1)
+    drawn = noise.draw(signal, Streams((3,), (0,) * 5)).reshape(3, -1)
     expected = noise.model().variance(signal.reshape(3, -1)[:, 0])
     np.testing.assert_allclose(drawn.mean(axis=1), [50, 200, 800], atol=5 * np.sqrt(expected.max() / 200_000))
     np.testing.assert_allclose(drawn.var(axis=1), expected, rtol=0.02)
@@ -51,6 +61,15 @@ def test_impulses_strike_the_share_stated_and_all_channels_alike() -> None:
     assert stats.kstest(values, stats.uniform(-100, 1600).cdf).pvalue > 1e-3
     first, second = (drawn[:, c][struck[:, c]] for c in (0, 1))
     assert abs(np.corrcoef(first, second)[0, 1]) < 0.02
+
+
+def test_each_plane_has_its_own_strength_from_a_range() -> None:
+    residual = whole(NOISES[3]) - CLEAN
+    strengths = residual.std(axis=(3, 4))
+    assert ((strengths > 9) & (strengths < 42)).all()
+    assert np.ptp(strengths[0, 0]) > 5
+    np.testing.assert_allclose(strengths[:, 0], strengths[:, 1], rtol=0.05)
+    assert NOISES[3].model() is None
 
 
 def test_realizations_and_blocks_are_independent() -> None:

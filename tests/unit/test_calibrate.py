@@ -15,7 +15,7 @@ from ssdenoise.calibrate.transfer import fit, transfer_curve
 from ssdenoise.config.specs import CalibrateSpec
 from ssdenoise.errors import FormatError
 from ssdenoise.methods.structn2v import correlated
-from ssdenoise.noise import GaussianNoise, NoiseModel, PoissonGaussianNoise
+from ssdenoise.noise import GaussianNoise, NoiseModel, PoissonGaussianNoise, Streams
 from tests.conftest import make_store, scene
 
 RNG = np.random.default_rng
@@ -27,7 +27,7 @@ def smooth_scene(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def draw(noise: GaussianNoise | PoissonGaussianNoise, clean: np.ndarray, seed: int = 0) -> np.ndarray:
-    return noise.draw(clean, RNG(seed), RNG(seed))
+    return noise.draw(clean, Streams((seed,), (0,) * 5))
 
 
 @pytest.mark.parametrize(

@@ -60,8 +60,38 @@ def test_the_demo_is_a_valid_project() -> None:
 
 
 @pytest.mark.parametrize("protocol", sorted((ROOT / "config" / "protocols").glob("*.yaml")), ids=lambda p: p.stem)
-def test_protocols_are_valid_projects(protocol: Path) -> None:
-    assert Project(yaml.safe_load(protocol.read_text()), ROOT).jobs()
+def test_protocols_are_valid_projects(protocol: Path, tmp_path: Path) -> None:
+    for folder in ("bsd400_train_gray180", "bsd68_gray", "kodak24_rgb", "imagenet_crops_256"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "1.png").touch()
+    found = Project(yaml.safe_load(protocol.read_text()) | {"data": str(tmp_path)}, ROOT)
+    assert found.jobs()
+    for row in found.datasets.values():
+        if row.clean and "*" in row.clean:
+            located = found.located(row.clean).partition("#")[0]
+            assert found.files(located) == [str(Path(located).parent / "1.png")]
+
+
+def test_a_dataset_can_take_another_one_s_models(tmp_path: Path) -> None:
+    (tmp_path / "a.npy").touch()
+    (tmp_path / "datasets.tsv").write_text("dataset\tnoisy\tmodel\na\ta.npy\t\nb\ta.npy\ta\n")
+    found = Project({"run": "r", "datasets": "datasets.tsv", "methods": {"n2v": {"name": "n2v"}}}, tmp_path)
+    assert [found.trained_on(name) for name in found.datasets] == ["a", "a"]
+    assert len(found.jobs()) == 2
+
+
+def test_where_pairs_come_from(tmp_path: Path) -> None:
+    def row(pair: str) -> object:
+        return project(tmp_path, N2N, pair=pair).train("d", "measured", "n2n", 0)
+
+    assert (row("thinning").pairing, row("thinning").photon_gain) == ("thinning", 1.0)  # type: ignore[attr-defined]
+    assert row("thinning=2.5").photon_gain == 2.5  # type: ignore[attr-defined]
+    assert row("thinning=calibrated").photon_gain == "calibrated"  # type: ignore[attr-defined]
+    assert row("repeats").pairing == "repeats"  # type: ignore[attr-defined]
+    assert row("interleaved").pairing == "interleaved"  # type: ignore[attr-defined]
+    assert row("a.npy").pairing == "volume"  # type: ignore[attr-defined]
+    assert project(tmp_path, N2N, pair="repeats").calibrate("d").repeats
+    assert not project(tmp_path, N2N, pair="interleaved").calibrate("d").repeats
 
 
 N2N = {"methods": {"n2n": {"name": "n2n"}}}
@@ -96,6 +126,23 @@ WRONG = [
     pytest.param({}, {"clean": "a.npy"}, "not both", id="clean-and-noisy"),
     pytest.param({}, {"noisy": ""}, "needs either", id="no-source"),
     pytest.param({}, {"slabs": "0"}, "slabs", id="slabs"),
+    pytest.param(N2N, {"pair": "thinning=0"}, "after `thinning=` comes a gain above 0", id="gain-zero"),
+    pytest.param(N2N, {"pair": "thinning=x"}, "after `thinning=` comes a gain above 0", id="gain-word"),
+    pytest.param({}, {"model": "x"}, "takes its models from 'x'; the sheet has d", id="model-of-nothing"),
+    pytest.param({}, {"model": "d"}, "which trains none of 2 dimensions", id="model-of-itself"),
+    pytest.param({}, {"noisy": "*.tif"}, "no file *.tif", id="empty-pattern"),
+    pytest.param(
+        {"methods": {"h": {"name": "hqssl", "likelihood": "impulse"}}},
+        {},
+        "calibration says nothing of impulses",
+        id="impulses",
+    ),
+    pytest.param(
+        {"published": [{"dataset": "d", "noise": "n", "method": "n2v", "psnr": 1, "source": "x"}]},
+        {},
+        "no 'n2v' runs on 'd' at 'n'",
+        id="published",
+    ),
     pytest.param({}, {"colour": "x"}, "colour: unknown key", id="unknown-column"),
     pytest.param({}, {"noisy": "", "clean": "a.npy"}, "no noise levels", id="no-noise"),
     pytest.param({"storage": {"chunk": [4, 64, 64], "shard": [6, 128, 128]}}, {}, "no multiple of chunk", id="shard"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import imageio.v3 as imageio
 import numpy as np
 import pytest
 import tifffile
@@ -147,5 +148,36 @@ def test_a_volume_of_another_shape_than_its_partner_is_refused(tmp_path: Path) -
 
 def test_an_unknown_suffix_names_the_known_ones(tmp_path: Path) -> None:
     (tmp_path / "a.xyz").write_text("")
-    with pytest.raises(FormatError, match=r"\.npy, \.ptu, \.sdt, \.tif"):
+    with pytest.raises(FormatError, match=r"\.jpg, \.npy, \.png, \.ptu, \.sdt, \.tif"):
         read(tmp_path, "a.xyz")
+
+
+def picture(path: Path, voxels: np.ndarray) -> None:
+    imageio.imwrite(path, voxels)
+
+
+def test_pictures_of_a_folder_become_planes(tmp_path: Path) -> None:
+    planes = np.random.default_rng(0).integers(0, 256, (3, 20, 30), dtype=np.uint8)
+    for name, plane in zip("bca", planes, strict=True):
+        picture(tmp_path / f"{name}.png", plane)
+    volume = read(tmp_path, "*.png")
+    np.testing.assert_array_equal(volume.read((slice(None),) * 5)[0, 0], planes[[2, 0, 1]])
+    assert len(volume.record["provenance"]["inputs"]) == 3
+
+
+def test_upright_pictures_are_turned_and_colours_are_channels(tmp_path: Path) -> None:
+    wide, tall = (
+        np.random.default_rng(i).integers(0, 256, size, dtype=np.uint8)
+        for i, size in enumerate([(20, 30, 3), (30, 20, 3)])
+    )
+    picture(tmp_path / "a.png", wide)
+    picture(tmp_path / "b.png", tall)
+    volume = read(tmp_path, "*.png#landscape", "ZYXC")
+    assert volume.shape == (1, 3, 2, 20, 30)
+    found = volume.read((slice(None),) * 5)[0]
+    np.testing.assert_array_equal(found[:, 0], wide.transpose(2, 0, 1))
+    np.testing.assert_array_equal(found[:, 1], np.rot90(tall).transpose(2, 0, 1))
+    with pytest.raises(FormatError, match="`#landscape` turns upright ones"):
+        read(tmp_path, "*.png")
+    with pytest.raises(MissingInputError, match="no files"):
+        read(tmp_path, "*.jpg")

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from ssdenoise import denoise as denoise_stage
-from ssdenoise import train as stage
 from ssdenoise.calibrate import calibrate
 from ssdenoise.commit import commit
 from ssdenoise.config.models import TrainSpec
@@ -24,7 +23,7 @@ from ssdenoise.methods.sasl import EIGHT_BIT, SASL, texture
 from ssdenoise.methods.structn2v import StructN2V
 from ssdenoise.model import load_model
 from ssdenoise.store import Volume
-from ssdenoise.train import train
+from ssdenoise.train import loop, train
 from ssdenoise.train.sampling import Sampler
 from tests.conftest import CPU, NOISE, make_store, scene
 from tests.unit.test_denoise import FLOAT, make_model, run, whole
@@ -67,7 +66,7 @@ def test_the_average_of_weights_is_exponential_and_survives_a_kill(
     counts: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calibrate(CalibrateSpec(), counts.path, tmp_path / "c.json")
-    monkeypatch.setattr(stage, "EVERY", 2)
+    monkeypatch.setattr(loop, "EVERY", 2)
     seen: list[torch.Tensor] = []
     real = N2V.loss
 

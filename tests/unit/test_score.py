@@ -12,10 +12,12 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from ssdenoise import score as stage
 from ssdenoise.calibrate import calibrate
 from ssdenoise.compare import compare
-from ssdenoise.config.specs import CalibrateSpec, CompareSpec, ScoreSpec
+from ssdenoise.config.specs import CalibrateSpec, CompareSpec, Published, ScoreSpec
 from ssdenoise.errors import FormatError
 from ssdenoise.score import score
 from tests.conftest import make_store, scene
+
+COMPARE = CompareSpec(run="r", average="error", bootstrap_block=4)
 
 
 def spec_for(method: str = "noisy") -> ScoreSpec:
@@ -38,7 +40,7 @@ def test_scores_are_those_of_scikit_image_on_whole_planes(
         a, b = clean[0, 0, z].astype(float), noisy[0, 0, z].astype(float)
         assert rows["ssim"][z] == pytest.approx(structural_similarity(a, b, data_range=data_range), abs=1e-6)
         assert rows["mean_squared_error"][z] == pytest.approx(np.mean((a - b) ** 2), rel=1e-9)
-    table = compare(CompareSpec(run="r", bootstrap_block=4), [tmp_path / "s.parquet"], tmp_path / "out")
+    table = compare(COMPARE, [tmp_path / "s.parquet"], tmp_path / "out")
     expected = peak_signal_noise_ratio(clean.astype(float), noisy.astype(float), data_range=data_range)
     assert table["psnr"][0] == pytest.approx(expected, abs=1e-6)
     assert table["psnr_lo"][0] < expected < table["psnr_hi"][0]
@@ -55,7 +57,7 @@ def test_residual_scores_tell_noise_from_signal(tmp_path: Path) -> None:
         store = make_store(tmp_path, name, voxels).path
         files.append(tmp_path / f"{name}.parquet")
         score(spec_for(name), noisy, store, tmp_path / "c.json", None, None, files[-1])
-    rows = compare(CompareSpec(run="r", bootstrap_block=4), files, tmp_path / "out").set_index("method").T
+    rows = compare(COMPARE, files, tmp_path / "out").set_index("method").T
     assert rows["perfect"]["residual_ratio"] == pytest.approx(1, abs=0.05)
     assert rows["perfect"]["residual_correlation"] == pytest.approx(0, abs=0.03)
     assert rows["half"]["residual_ratio"] == pytest.approx(0.25, abs=0.02)
@@ -85,7 +87,7 @@ def test_tables_of_a_run_state_their_definitions(tmp_path: Path) -> None:
     for name in ("noisy", "n2v"):
         files.append(tmp_path / f"{name}.parquet")
         score(spec_for(name), stores["noisy"], stores[name], tmp_path / "c.json", None, stores["clean"], files[-1])
-    table = compare(CompareSpec(run="r", bootstrap_block=4), files, tmp_path / "out")
+    table = compare(COMPARE, files, tmp_path / "out")
     assert table["gain"].tolist() == [0.0, pytest.approx(20 * np.log10(4), abs=1e-3)]
     for suffix in ("csv", "md", "tex"):
         assert "n2v" in (tmp_path / "out" / f"comparison.{suffix}").read_text()
@@ -102,8 +104,29 @@ def test_the_table_says_where_the_reference_is_in_other_units(tmp_path: Path) ->
     for truth in (stores["clean"], None):
         rows = tmp_path / "s.parquet"
         score(spec_for(), stores["noisy"], stores["noisy"], tmp_path / "c.json", None, truth, rows)
-        compare(CompareSpec(run="r", bootstrap_block=4), [rows], tmp_path / "out")
+        compare(COMPARE, [rows], tmp_path / "out")
         captions.append((tmp_path / "out" / "comparison.md").read_text())
     assert "in the same units?" in captions[0]
     assert "hence no PSNR" in captions[1]
     assert "units" not in captions[1]
+
+
+def test_pictures_average_psnr_and_published_figures_stand_beside(tmp_path: Path) -> None:
+    clean = scene((1, 1, 3, 40, 40)).astype(np.float32)
+    rng = np.random.default_rng(0)
+    noisy = clean + np.array([5, 20, 80])[:, None, None] * rng.normal(size=clean.shape).astype(np.float32)
+    noisy = noisy.astype(np.float32)
+    stores = [make_store(tmp_path, name, voxels).path for name, voxels in (("clean", clean), ("noisy", noisy))]
+    calibrate(CalibrateSpec(), stores[1], tmp_path / "c.json")
+    rows = score(spec_for(), stores[1], stores[1], tmp_path / "c.json", None, stores[0], tmp_path / "s.parquet")
+    published = Published(dataset="d", noise="n", method="noisy", psnr=21.5, source="a paper")
+    spec = COMPARE.model_copy(update={"average": "psnr", "published": (published,)})
+    table = compare(spec, [tmp_path / "s.parquet"], tmp_path / "out")
+    each = 10 * np.log10(rows["data_range"] ** 2 / rows["mean_squared_error"])
+    assert table["psnr"][0] == pytest.approx(each.mean())
+    assert table["psnr_lo"][0] < each.mean() < table["psnr_hi"][0]
+    assert table["published_psnr"][0] == 21.5
+    text = (tmp_path / "out" / "comparison.md").read_text()
+    assert "PSNR as the mean over planes" in text
+    assert "| 21.50 " in text
+    assert "Published figures: d, n, noisy: a paper." in text

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from ssdenoise import train as stage
 from ssdenoise.calibrate import calibrate
 from ssdenoise.config.models import TrainSpec
 from ssdenoise.config.specs import CalibrateSpec
@@ -19,9 +18,10 @@ from ssdenoise.intensity import Normalization
 from ssdenoise.methods import METHODS, Batch, Network, TrainedMethod
 from ssdenoise.model import load_model
 from ssdenoise.store import Volume
-from ssdenoise.train import learning_rate, train
+from ssdenoise.train import loop, train
+from ssdenoise.train.loop import learning_rate
 from ssdenoise.train.sampling import Sampler
-from tests.conftest import CPU, make_store, scene
+from tests.conftest import CPU, EVERY_METHOD, make_store, scene
 
 
 def spec_for(name: str, ndim: int = 2, pairing: str = "thinning", **options: object) -> TrainSpec:
@@ -46,7 +46,7 @@ def products(folder: Path) -> list[bytes]:
 def test_a_killed_training_goes_on_to_the_same_bits(
     name: str, counts: Volume, calibration: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage, "EVERY", 2)
+    monkeypatch.setattr(loop, "EVERY", 2)
     spec = spec_for(name)
     train(spec, counts.path, None, calibration, tmp_path / "whole", CPU)
 
@@ -76,7 +76,7 @@ def test_a_killed_training_goes_on_to_the_same_bits(
 def test_a_checkpoint_of_other_options_is_not_continued(
     counts: Volume, calibration: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage, "EVERY", 2)
+    monkeypatch.setattr(loop, "EVERY", 2)
     monkeypatch.setattr(Path, "unlink", lambda *a, **k: None)  # keep the finished training's checkpoint
     train(spec_for("n2v"), counts.path, None, calibration, tmp_path / "m", CPU)
     assert (
@@ -88,7 +88,7 @@ def test_a_checkpoint_of_other_options_is_not_continued(
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
-@pytest.mark.parametrize("name", list(METHODS))
+@pytest.mark.parametrize("name", EVERY_METHOD)
 def test_every_method_trains_and_loads(name: str, ndim: int, counts: Volume, calibration: Path, tmp_path: Path) -> None:
     clean = counts.path if METHODS[name].target == "clean" else None
     train(spec_for(name, ndim), counts.path, clean, calibration, tmp_path / "m", CPU)
@@ -184,7 +184,7 @@ def test_pairs_must_be_there_and_fit(counts: Volume, calibration: Path, tmp_path
 
 
 def test_known_parameters_need_synthesized_noise(counts: Volume, calibration: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="parameters: calibrated"):
+    with pytest.raises(ConfigError, match="its parameters are not known"):
         train(spec_for("hqssl", parameters="known"), counts.path, None, calibration, tmp_path / "m", CPU)
 
 

@@ -20,6 +20,19 @@ def test_training_on_clean_targets_waits_for_the_clean_volume(tmp_path: Path) ->
     assert "--target results/tiny/bench/clean.ome.zarr/zarr.json" in plan
 
 
+def test_another_dataset_s_models_are_not_trained_again(tmp_path: Path) -> None:
+    workflow = make(tmp_path / "other")
+    workflow.configure(methods={"n2n": {"name": "n2n", "both_directions": True}})
+    sheet = "dataset\tclean\tmodel\nbench\tclean.npy\t\nother\tclean.npy\tbench\n"
+    (workflow.folder / "datasets.tsv").write_text(sheet)
+    plan = workflow.run("--dry-run", "--printshellcmds").stdout
+    assert plan.count("ssdenoise train ") == 1
+    command = next(line for line in plan.splitlines() if "ssdenoise denoise" in line and "other" in line)
+    assert "--model results/tiny/bench/gaussian/n2n/seed-0" in command
+    assert "--output results/tiny/other/gaussian/n2n/seed-0" in command
+    assert "--pair results/tiny/other/gaussian/noisy-1.ome.zarr/zarr.json" in command
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -61,9 +61,10 @@ def column(wildcards):
 
 
 def source(wildcards):
-    """The downloaded or local file that a volume is ingested from."""
+    """The downloaded or local files that a volume is ingested from."""
     row = PROJECT.datasets[wildcards.dataset]
-    return getattr(row, column(wildcards)).partition("#")[0]
+    path = PROJECT.located(getattr(row, column(wildcards))).partition("#")[0]
+    return PROJECT.files(path) if "*" in path else path
 
 
 def like(wildcards):
@@ -140,6 +141,20 @@ def truth(wildcards):
     return (
         f"results/{RUN}/{wildcards.dataset}/{role}.ome.zarr/zarr.json" if role else []
     )
+
+
+def model_folder(wildcards):
+    """Where the model lies that denoises a dataset: its own or another's."""
+    trained_on = PROJECT.trained_on(wildcards.dataset)
+    return MODEL.format(**{**wildcards, "dataset": trained_on})
+
+
+def model(wildcards):
+    return f"{model_folder(wildcards)}/model.safetensors"
+
+
+def description(wildcards):
+    return f"{model_folder(wildcards)}/model.json"
 
 
 def folder(wildcards):

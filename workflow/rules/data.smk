@@ -79,8 +79,8 @@ rule calibrate:
     input:
         f"results/{RUN}/{{dataset}}/{{noise}}/noisy-0.ome.zarr/zarr.json",
     output:
-        f"results/{RUN}/{{dataset}}/{{noise}}/calibration.json",
-        report(
+        calibration=f"results/{RUN}/{{dataset}}/{{noise}}/calibration.json",
+        figure=report(
             f"results/{RUN}/{{dataset}}/{{noise}}/calibration.png",
             caption="../report/calibration.rst",
             category="Noise",
@@ -99,5 +99,5 @@ rule calibrate:
         spec=calibrate_spec,
         code=code("calibrate"),
     shell:
-        "python -m ssdenoise calibrate --spec {params.spec:q} --noisy {input} --output {output[0]}"
-        " --figure {output[1]} 2> {log}"
+        "python -m ssdenoise calibrate --spec {params.spec:q} --noisy {input} --output {output.calibration}"
+        " --figure {output.figure} 2> {log}"

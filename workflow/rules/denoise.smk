@@ -1,8 +1,8 @@
 rule denoise:
     input:
         noisy=f"results/{RUN}/{{dataset}}/{{noise}}/noisy-0.ome.zarr/zarr.json",
-        model=f"{MODEL}/model.safetensors",
-        description=f"{MODEL}/model.json",
+        model=model,
+        description=description,
         pair=pair,
     output:
         f"{MODEL}/slabs/{{slab}}-of-{{slabs}}.json",
@@ -21,9 +21,10 @@ rule denoise:
         spec=denoise_spec,
         code=code("denoise"),
         pair=option("pair"),
+        model=model_folder,
         folder=folder,
     shell:
-        "python -m ssdenoise denoise --spec {params.spec:q} --noisy {input.noisy} {params.pair} --model {params.folder}"
+        "python -m ssdenoise denoise --spec {params.spec:q} --noisy {input.noisy} {params.pair} --model {params.model}"
         " --output {params.folder} --slab {wildcards.slab} --slabs {wildcards.slabs}"
         " --gpu {resources.gpu} --threads {threads} 2> {log}"
 

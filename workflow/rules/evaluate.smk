@@ -3,7 +3,7 @@ rule score:
         noisy=f"results/{RUN}/{{dataset}}/{{noise}}/noisy-0.ome.zarr/zarr.json",
         denoised=f"{MODEL}/denoised.ome.zarr/zarr.json",
         calibration=f"results/{RUN}/{{dataset}}/{{noise}}/calibration.json",
-        model=f"{MODEL}/model.json",
+        model=description,
         truth=truth,
     output:
         f"{MODEL}/scores.parquet",
@@ -20,10 +20,10 @@ rule score:
         spec=score_spec,
         code=code("score"),
         truth=option("truth"),
-        folder=folder,
+        model=model_folder,
     shell:
         "python -m ssdenoise score --spec {params.spec:q} --noisy {input.noisy} --denoised {input.denoised}"
-        " --calibration {input.calibration} --model {params.folder} {params.truth} --output {output}"
+        " --calibration {input.calibration} --model {params.model} {params.truth} --output {output}"
         " --threads {threads} 2> {log}"
 
 

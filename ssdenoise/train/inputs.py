@@ -1,0 +1,87 @@
+"""What a training takes from its volumes and their calibration, and what it refuses."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ssdenoise.config.models import TrainSpec
+from ssdenoise.errors import ConfigError, FormatError
+from ssdenoise.methods import Method
+from ssdenoise.noise import ImpulseModel, NoiseModel, NoiseModels, noise_models
+from ssdenoise.store import Volume
+
+log = logging.getLogger(__name__)
+
+
+def check(spec: TrainSpec, volumes: Sequence[Volume]) -> None:
+    """Refuse volumes that do not offer the pairs or the target that the method needs."""
+    method, noisy = spec.method, volumes[0]
+    if (method.target == "clean" or (method.target and spec.pairing == "volume")) and len(volumes) < 2:
+        needed = {"pair": "a pair; give it as --target, or another `pairing`", "clean": "the clean volume as --target"}
+        raise ConfigError(f"{spec.dataset}: {method.name} needs {needed[method.target]}")
+    if len(volumes) == 2 and noisy.shape != volumes[1].shape:
+        raise FormatError(
+            f"{volumes[1].path} has shape {volumes[1].shape}, {noisy.path} {noisy.shape}; "
+            "a noisy volume and its target have the same"
+        )
+    if method.target == "pair" and spec.pairing == "thinning" and spec.photon_gain == 1 and not _counts(noisy):
+        raise FormatError(
+            f"{noisy.path} is {noisy.array.dtype}; photon counts (unsigned) can be thinned as they are, others need "
+            "`thinning=GAIN` or `thinning=calibrated`"
+        )
+    if method.target == "pair" and spec.pairing in ("repeats", "interleaved") and noisy.shape[0] < 2:
+        raise FormatError(f"{noisy.path} has a single time point; `pair: {spec.pairing}` needs at least two")
+
+
+def _counts(volume: Volume) -> bool:
+    return volume.array.dtype.kind == "u"
+
+
+def photon_scales(spec: TrainSpec, calibration: Mapping[str, Any]) -> list[tuple[float, float]]:
+    """Gain and offset of each channel, by which intensities become photons to be thinned."""
+    models = noise_models(calibration)
+    if spec.photon_gain != "calibrated":
+        return [(spec.photon_gain, 0.0)] * len(models)
+    found = [(one.poisson_gaussian.gain, one.poisson_gaussian.offset) for one in models]
+    if spec.method.target == "pair" and spec.pairing == "thinning" and any(gain <= 0 for gain, _ in found):
+        raise ConfigError(f"{spec.dataset}: the calibration found no photon noise (gain 0), so nothing can be thinned")
+    return found
+
+
+def noise_of(method: Method, noisy: Volume, calibration: Mapping[str, Any]) -> list[NoiseModels]:
+    """Noise parameters of each channel as the method asks for: calibrated, or those of the synthesis."""
+    calibrated = noise_models(calibration)
+    if method.true_noise is None:
+        return calibrated
+    if "noise" not in noisy.record:
+        raise ConfigError(
+            f"{noisy.path} was measured, or its noise varies: its parameters are not known; use `parameters: "
+            "calibrated` or `unknown`"
+        )
+    true = noisy.record["noise"]
+    fits = {
+        "impulse": "share" in true,
+        "gaussian": true.get("gain") == 0,
+        "poisson": true.get("read_noise") == 0,
+        "poisson_gaussian": "gain" in true,
+    }
+    if not fits[method.true_noise]:
+        raise ConfigError(
+            f"{noisy.path} was drawn with {true}, which `likelihood: {method.true_noise}` cannot describe; use "
+            f"`{'impulse' if fits['impulse'] else 'poisson_gaussian'}`"
+        )
+    if fits["impulse"]:
+        return [replace(one, impulse=ImpulseModel(**true)) for one in calibrated]
+    model = NoiseModel(**true)
+    return [NoiseModels(model, model, model, one.impulse) for one in calibrated]
+
+
+def warn(method: Method, calibration: Mapping[str, Any]) -> None:
+    """Say so if the method takes noise as independent between voxels, and this noise is not."""
+    correlated = any(channel["correlation"]["offsets"] for channel in calibration["channels"])
+    if method.independent_noise and correlated:
+        advice = calibration["recommendation"]
+        log.warning("%s may keep noise as structure; %s suits better: %s", method.name, advice["entry"], advice["why"])
