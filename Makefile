@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SNAKEMAKE := $(BIN)/python -m snakemake --profile workflow/profiles/default
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: demo test test-python lint lock schema bench bench-quality clean
+.PHONY: demo test test-python lint lock schema bench bench-quality bench-real clean
 
 demo: $(VENV)/installed
 	@$(SNAKEMAKE) --quiet rules
@@ -42,7 +42,7 @@ $(VENV)/installed: requirements.lock pyproject.toml
 # After a change of the dependencies in pyproject.toml.
 lock:
 	$(BIN)/python -m pip install --quiet pip-tools
-	$(BIN)/pip-compile --quiet --extra dev --strip-extras --no-emit-index-url --no-emit-find-links --output-file requirements.lock pyproject.toml
+	$(BIN)/pip-compile --quiet --extra dev --extra export --strip-extras --no-emit-index-url --no-emit-find-links --output-file requirements.lock pyproject.toml
 	@# the build tag of this machine's torch is not part of the pin
 	sed -i 's/^\(torch==[0-9.]*\)+.*/\1/' requirements.lock
 
@@ -55,6 +55,10 @@ bench: $(VENV)/installed
 # DATA: folder with bsd400_train_gray180/ and bsd68_gray/; PEER: an environment with CAREamics.
 bench-quality: $(VENV)/installed
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m tests.benchmarks.quality $(DATA) $(PEER)
+
+# DATA: folder with the images that config/protocols/real-noise.tsv names.
+bench-real: $(VENV)/installed
+	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m tests.benchmarks.real $(DATA) $(PEER)
 
 clean:
 	rm -rf $(VENV) .snakemake

@@ -178,6 +178,21 @@ def report(
 
 
 @app.command()
+def export(
+    model: Model,
+    noisy: Store,
+    output: Annotated[Path, typer.Option(help="A file that ends in .zip, or a folder.")],
+    author: Annotated[list[str], typer.Option(help="Who made the model; may be given several times.")],
+    license: Annotated[str, typer.Option(help="Of the model, as SPDX identifier, e.g. CC-BY-4.0.")],
+    name: Annotated[str | None, typer.Option(help="Of the model; the default says method and dataset.")] = None,
+) -> None:
+    """Write a model as a BioImage Model Zoo package with an ONNX network."""
+    from ssdenoise.export import export
+
+    export(model, noisy, output, authors=author, license=license, name=name)
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of the configuration."""
     from ssdenoise.config.models import schema

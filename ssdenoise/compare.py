@@ -29,7 +29,8 @@ PRINTED = {
     "published_psnr": ("published", "{:.2f}"),
     "ssim": ("SSIM", "{:.3f}"),
     "residual_ratio": ("residual ratio", "{:.2f}"),
-    "residual_correlation": ("residual corr.", "{:+.2f}"),
+    "residual_correlation_y": ("corr. Y", "{:+.2f}"),
+    "residual_correlation_x": ("corr. X", "{:+.2f}"),
     "train_seconds": ("train/s", "{:.0f}"),
     "denoise_seconds": ("denoise/s", "{:.1f}"),
     "megavoxels_per_second": ("Mvoxel/s", "{:.2f}"),
@@ -46,9 +47,11 @@ FAR_OFF = (
     "The noisy input of {names} is below 0 dB, further from the reference than the data range is wide: are both in the "
     "same units? "
 )
+FITTED = "Planes of {names} were fitted to the reference by gain and offset first. "
 RESIDUALS = (
-    "Residual ratio: variance of noisy - denoised over the calibrated noise variance, 1 is best; residual corr.: "
-    "correlation of neighbouring residuals, 0 is best; these two need no reference."
+    "Residual ratio: variance of noisy - denoised over the calibrated noise variance, 1 is best; corr. Y, X: "
+    "correlation of neighbouring residuals, best as that of the noise, which stands in the row of the noisy input and "
+    "is 0 where it is white; these need no reference."
 )
 
 
@@ -116,7 +119,11 @@ def _row(spec: CompareSpec, names: tuple[object, ...], part: pd.DataFrame) -> di
     def averaged(mean: npt.ArrayLike) -> npt.NDArray[np.float64]:
         return np.asarray(mean) if spec.average == "psnr" else psnr(mean, data_range)
 
-    row: dict[str, object] = dict(zip(KEYS, names, strict=True)) | {"planes": len(part), "data_range": data_range}
+    row: dict[str, object] = dict(zip(KEYS, names, strict=True)) | {
+        "planes": len(part),
+        "data_range": data_range,
+        "reference_fit": part["reference_fit"].iloc[0],
+    }
     psnr_lo, psnr_hi, ssim_lo, ssim_hi = [np.nan] * 4
     if known and len(part) > 1:
         # of few planes, runs that long would all be the whole volume
@@ -133,9 +140,13 @@ def _row(spec: CompareSpec, names: tuple[object, ...], part: pd.DataFrame) -> di
     row |= {"ssim": ssims.mean() if known else np.nan, "ssim_lo": ssim_lo, "ssim_hi": ssim_hi}
     # pooled over planes, as the errors are: a ratio of single planes would be ruled by the darkest
     total = part.sum(numeric_only=True)
-    squares = np.sqrt(total["residual_left_square"] * total["residual_right_square"])
     row["residual_ratio"] = total["residual_square"] / total["noise_variance"] if total["noise_variance"] else np.nan
-    row["residual_correlation"] = total["residual_product"] / squares if squares else np.nan
+    for axis in "yx":
+        squares = np.sqrt(total[f"residual_first_square_{axis}"] * total[f"residual_second_square_{axis}"])
+        row[f"residual_correlation_{axis}"] = total[f"residual_product_{axis}"] / squares if squares else np.nan
+    if row["method"] == "noisy":  # whose residual is zero and says nothing: the noise's own takes the place
+        row["residual_ratio"] = np.nan
+        row |= {f"residual_correlation_{axis}": part[f"noise_correlation_{axis}"].mean() for axis in "yx"}
     return row | {name: part[name].iloc[0] if name in part else np.nan for name in COSTS}
 
 
@@ -146,8 +157,6 @@ def _printed(table: pd.DataFrame) -> pd.DataFrame:
         for low, high in zip(table["psnr_lo"], table["psnr_hi"], strict=True)
     ]
     shown = table.assign(psnr_interval=interval)
-    # the noisy input has a residual of zero, which says nothing
-    shown.loc[shown["method"] == "noisy", ["residual_ratio", "residual_correlation"]] = np.nan
     columns = {}
     for name, (head, form) in PRINTED.items():
         if name == "published_psnr" and shown[name].isna().all():
@@ -168,4 +177,6 @@ def _caption(spec: CompareSpec, table: pd.DataFrame) -> str:
     caption = WITH_TRUTH.format(average=average, truth=truth, range=ranges, block=spec.bootstrap_block)
     if far_off := list(dict.fromkeys(table.loc[table["level"] < 0, "dataset"])):
         caption += FAR_OFF.format(names=listed(far_off))
+    if fitted := list(dict.fromkeys(table.loc[table["reference_fit"] == "affine", "dataset"])):
+        caption += FITTED.format(names=listed(fitted))
     return caption + RESIDUALS + (f" Published figures: {'; '.join(sources)}." if sources else "")

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
-from ssdenoise.config.specs import DenoisedDtype, Download, Name, Published, Situation, Storage, Strict, validated
+from ssdenoise.config.specs import (
+    DenoisedDtype,
+    Download,
+    Name,
+    Published,
+    ReferenceFit,
+    Situation,
+    Storage,
+    Strict,
+    validated,
+)
 from ssdenoise.errors import ConfigError, MissingInputError
 from ssdenoise.methods import METHODS, Method
 from ssdenoise.noise import Noise
@@ -70,6 +80,11 @@ class Dataset(Strict):
     clean: str | None = Field(None, description="Source of the clean volume (benchmark).")
     noisy: str | None = Field(None, description="Source of the noisy volume (reference, archive).")
     reference: str | None = Field(None, description="Source of the reference: averaged or repeated frames.")
+    reference_fit: ReferenceFit = Field(
+        "none",
+        description="`affine`: the reference has other units, or was stretched plane by plane; a denoised plane is "
+        "mapped to it by the gain and offset of least squares before it is scored.",
+    )
     pair: str | None = Field(
         None,
         description="Where the second realization comes from: a source; `thinning` of photon counts (`thinning=2.5`, "
@@ -114,6 +129,8 @@ class Dataset(Strict):
             raise ValueError("needs either `clean` (benchmark) or `noisy` (reference, archive), not both or none")
         if self.clean is not None and (self.reference is not None or self.pair is not None):
             raise ValueError("`clean` stands alone: noise and pairs are synthesized, the clean volume is the reference")
+        if self.reference is None and self.reference_fit != "none":
+            raise ValueError("`reference_fit` is for datasets with a reference; this one has none")
         if self.clean is None and self.noise is not None:
             raise ValueError("`noise` is for datasets with a clean volume; this one has its own")
         return self

@@ -179,6 +179,7 @@ class Project:
             method=method,
             seed=seed,
             data_range=self.config.scoring.data_range,
+            reference_fit=self.datasets[dataset].reference_fit,
         )
 
     def compare(self) -> CompareSpec:

@@ -19,6 +19,9 @@ DenoisedDtype = Literal["same", "uint8", "uint16", "int16", "float32"]
 
 Situation = Literal["benchmark", "reference", "archive"]
 
+#: What a denoised plane goes through before it is compared with the reference.
+ReferenceFit = Literal["none", "affine"]
+
 
 class Strict(BaseModel):
     """Base of all models: frozen, and an unknown key is an error."""
@@ -105,6 +108,7 @@ class ScoreSpec(Strict):
     method: str
     seed: int
     data_range: Annotated[float, Field(gt=0)] | Literal["reference"]
+    reference_fit: ReferenceFit = "none"
 
 
 class CompareSpec(Strict):

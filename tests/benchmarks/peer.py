@@ -1,9 +1,10 @@
-"""CAREamics on the protocol of `quality.py`; runs in the environment of the peer, imports nothing of ours.
+"""CAREamics on the images of `quality.py` and `real.py`; runs in the peer's environment, imports nothing of ours.
 
-    python peer.py n2v|n2n MINUTES SEED NOISY.npz      prints one line of JSON
+    python peer.py n2v|n2n MINUTES SEED IMAGES.npz DENOISED.npz      prints one line of JSON
 
-The file holds `train` and `target` (two realizations, float32, SYX), `test_0`, `test_1`, ... and `clean_0`, ...
-Everything is CAREamics' own default; only steps are timed, not its set-up, and training stops at the budget.
+The first file holds `train` and, for n2n, `target` (SYX, float32), and `test_0`, `test_1`, ... (YX); the second gets
+`denoised_0`, ... Everything is CAREamics' own default; only steps are timed, not its set-up, and training stops at the
+budget.
 """
 
 import json
@@ -43,7 +44,7 @@ class Budget(Callback):
 
 def main() -> None:
     """Train, denoise, print."""
-    kind, minutes, seed, path = sys.argv[1], float(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+    kind, minutes, seed, path, output = sys.argv[1], float(sys.argv[2]), int(sys.argv[3]), sys.argv[4], sys.argv[5]
     torch.set_num_threads(int(os.environ.get("THREADS", "2")))
     data = np.load(path)
     train, target = data["train"], data["target"] if kind == "n2n" else None
@@ -68,15 +69,16 @@ def main() -> None:
         val_data=train[:1, :64, :64],
         val_data_target=None if target is None else target[:1, :64, :64],
     )
-    net, mean, std, scores = peer.model.model.eval(), float(train.mean()), float(train.std()), []
+    net, mean, std, denoised = peer.model.model.eval(), float(train.mean()), float(train.std()), {}
     with torch.inference_mode():
         for i in range(sum(name.startswith("test_") for name in data)):
-            noisy, clean = data[f"test_{i}"], data[f"clean_{i}"]
+            noisy = data[f"test_{i}"]
             height, width = noisy.shape
             padded = np.pad((noisy - mean) / std, ((0, -height % 4), (0, -width % 4)), mode="reflect")
-            found = net(torch.from_numpy(padded)[None, None])[0, 0].numpy()[:height, :width] * std + mean
-            scores.append(10 * np.log10(float(data["peak"]) ** 2 / np.mean((np.clip(found, 0, 255) - clean) ** 2)))
-    print(json.dumps({"steps": budget.steps, "seconds": budget.spent, "psnr": float(np.mean(scores))}))
+            found = net(torch.from_numpy(padded)[None, None])[0, 0].numpy()[:height, :width]
+            denoised[f"denoised_{i}"] = found * std + mean
+    np.savez(output, **denoised)
+    print(json.dumps({"steps": budget.steps, "seconds": budget.spent}))
 
 
 main()

@@ -74,8 +74,8 @@ def protocol(data: Path, folder: Path) -> tuple[Images, Images]:
     rng = np.random.default_rng(1)
     noisy = [(image + rng.normal(0, SIGMA, image.shape)).astype(np.float32) for image in clean]
     pair = [(train + rng.normal(0, SIGMA, train.shape)).astype(np.float32) for _ in range(2)]
-    images = {f"test_{i}": image for i, image in enumerate(noisy)} | {f"clean_{i}": x for i, x in enumerate(clean)}
-    np.savez(folder / "protocol.npz", train=pair[0], target=pair[1], peak=PEAK, **images)
+    images = {f"test_{i}": image for i, image in enumerate(noisy)}
+    np.savez(folder / "protocol.npz", train=pair[0], target=pair[1], **images)
     for name, realization in zip(("noisy", "target"), pair, strict=True):
         make_store(folder, name, realization[None, None], Storage())
     calibrate(CalibrateSpec(), folder / "noisy.ome.zarr", folder / "calibration.json")
@@ -121,27 +121,34 @@ def ours(entry: str, minutes: float, seed: int, folder: Path, noisy: Images, cle
     if METHODS[options["name"]].target:
         command += ["--target", folder / "target.ome.zarr"]
     subprocess.run([*map(str, command), "--threads", str(threads)], check=True, stderr=subprocess.DEVNULL)
-    loaded, device, scores = load_model(model), Device.granted(0, threads), []
+    loaded, device, denoised = load_model(model), Device.granted(0, threads), []
     device.place_for_inference(loaded.net, 2)
-    for image, truth in zip(noisy, clean, strict=True):
+    for image in noisy:
         height, width = image.shape
         units = loaded.normalization.apply(image[None, None, None])
         padded = np.pad(
             units, [(0, 0)] * 3 + [(0, -n % s) for n, s in zip(image.shape, loaded.net.stride, strict=True)]
         )
         found = loaded.normalization.invert(estimate(loaded, padded, device)[0])[0, 0, 0, :height, :width]
-        scores.append(10 * np.log10(PEAK**2 / np.mean((np.clip(found, 0, 255) - truth) ** 2)))
+        denoised.append(found)
     seconds = read_json(model / "model.json")["provenance"]["seconds"]
-    return {"steps": steps, "seconds": seconds, "psnr": float(np.mean(scores))}
+    return {"steps": steps, "seconds": seconds, "psnr": mean_psnr(denoised, clean)}
 
 
-def peer(kind: str, minutes: float, seed: int, folder: Path, python: Path) -> dict[str, float]:
-    """The same of the peer, in its own environment."""
-    script = Path(__file__).with_name("peer.py")
-    command = [python, script, kind, minutes, seed, folder / "protocol.npz"]
+def mean_psnr(denoised: Images, clean: Images) -> float:
+    """Mean over images, clipped to the range of clean ones."""
+    errors = [np.mean((np.clip(found, 0, PEAK) - truth) ** 2) for found, truth in zip(denoised, clean, strict=True)]
+    return float(np.mean(10 * np.log10(PEAK**2 / np.array(errors))))
+
+
+def peer(kind: str, minutes: float, seed: int, images: Path, python: Path) -> tuple[Images, dict[str, float]]:
+    """Train the peer in its own environment; its denoised images, its steps and seconds."""
+    script, output = Path(__file__).with_name("peer.py"), images.with_name("denoised.npz")
+    command = [python, script, kind, minutes, seed, images, output]
     done = subprocess.run([*map(str, command)], check=True, stdout=subprocess.PIPE, text=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    with np.load(output) as denoised:
+        return [denoised[f"denoised_{i}"] for i in range(len(denoised))], found
 
 
 def main() -> None:
@@ -159,7 +166,8 @@ def main() -> None:
         for minutes in budgets:
             for seed in range(int(os.environ.get("SEEDS", "1"))):
                 for kind in PEERS:
-                    rows.append(("CAREamics", kind, minutes, seed, peer(kind, minutes, seed, folder, python)))
+                    denoised, spent = peer(kind, minutes, seed, folder / "protocol.npz", python)
+                    rows.append(("CAREamics", kind, minutes, seed, spent | {"psnr": mean_psnr(denoised, clean)}))
                 for entry in ENTRIES:
                     rows.append(("ssdenoise", entry, minutes, seed, ours(entry, minutes, seed, folder, noisy, clean)))
                 for who, what, *_, found in rows[-len(PEERS) - len(ENTRIES) :]:

@@ -16,11 +16,12 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 def name_of(requirement: str) -> str:
     match = re.match(r"[\w.-]+", requirement)
     assert match is not None
-    return match[0].lower()
+    return match[0].lower().replace(".", "-")  # as the lock spells `bioimageio.core`
 
 
 def test_the_lock_pins_every_dependency() -> None:
     wanted = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
+    wanted += PROJECT["optional-dependencies"]["export"]
     assert {name_of(requirement) for requirement in wanted} <= {name.lower() for name in LOCK}
 
 

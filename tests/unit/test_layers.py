@@ -15,9 +15,8 @@ LAYERS = {
     **dict.fromkeys(("provenance", "store", "plotting", "networks", "covariance"), L1),
     **dict.fromkeys(("methods", "model", "device"), L2),
     "config": L3,
-    **dict.fromkeys(
-        ("fetch", "ingest", "synthesize", "calibrate", "train", "denoise", "commit", "score", "compare", "report"), L4
-    ),
+    **dict.fromkeys(("fetch", "ingest", "synthesize", "calibrate", "train", "denoise", "commit"), L4),
+    **dict.fromkeys(("score", "compare", "report", "export"), L4),
 }
 STORAGE = {"zarr", "dask", "xarray", "yaozarrs"}
 #: What modules must not import, from outside or from the package.
