@@ -33,8 +33,8 @@ def draw(calibration: Mapping[str, Any], title: str, output: Path) -> None:
         )
         row[0].legend(frameon=False)
         for colour, axis in zip(COLOURS, "xyz", strict=False):
-            values = channel["correlation"][axis]
-            row[1].plot(range(1, len(values) + 1), values, "o-", color=colour, markersize=4, label=axis.upper())
+            if values := channel["correlation"][axis]:
+                row[1].plot(range(1, len(values) + 1), values, "o-", color=colour, markersize=4, label=axis.upper())
         row[1].axhspan(NEGATIVE, POSITIVE, color="0.92", zorder=0)
         row[1].set(xlabel="lag / voxels", ylabel="correlation of the noise")
         low, high = row[1].get_ylim()
@@ -44,7 +44,8 @@ def draw(calibration: Mapping[str, Any], title: str, output: Path) -> None:
             f"hot pixels {channel['hot_pixels']['number']}",
             fontsize=9,
         )
-        row[1].legend(frameon=False)
+        if row[1].lines:
+            row[1].legend(frameon=False)
         row[0].annotate(channel["name"], (0, 1.02), xycoords="axes fraction", fontsize=8, ha="right", color="0.4")
     advice = calibration["recommendation"]
     entry = ", ".join(f"{key}: {value}" for key, value in advice["entry"].items())

@@ -68,7 +68,9 @@ def protocol(data: Path, folder: Path) -> tuple[Images, Images]:
     import imageio.v3 as iio
 
     def read(name: str) -> Images:
-        return [iio.imread(path).astype(np.float32) for path in sorted((data / name).glob("*.png"))]
+        paths = sorted((data / name).glob("*.png"))
+        assert paths, f"no images in {data / name}"
+        return [iio.imread(path).astype(np.float32) for path in paths]
 
     train, clean = np.stack(read("bsd400_train_gray180")), read("bsd68_gray")[::4]
     rng = np.random.default_rng(1)
