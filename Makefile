@@ -54,10 +54,12 @@ bench: $(VENV)/installed
 
 # DATA: folder with bsd400_train_gray180/ and bsd68_gray/; PEER: an environment with CAREamics.
 bench-quality: $(VENV)/installed
+	$(if $(and $(DATA),$(PEER)),,$(error usage: make bench-quality DATA=FOLDER PEER=VENV))
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m tests.benchmarks.quality $(DATA) $(PEER)
 
 # DATA: folder with the images that config/protocols/real-noise.tsv names.
 bench-real: $(VENV)/installed
+	$(if $(and $(DATA),$(PEER)),,$(error usage: make bench-real DATA=FOLDER PEER=VENV))
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m tests.benchmarks.real $(DATA) $(PEER)
 
 clean:

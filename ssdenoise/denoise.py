@@ -18,7 +18,7 @@ from ssdenoise.config.specs import DenoiseSpec, dump
 from ssdenoise.device import CPU, Device
 from ssdenoise.errors import ConfigError, FormatError
 from ssdenoise.grid import Region, Tile, blocks, core_shape, share, tile
-from ssdenoise.methods import Estimate
+from ssdenoise.methods import Estimate, Network
 from ssdenoise.model import Model, load_model
 from ssdenoise.provenance import Clock, code_hash, digest, record, write_json
 from ssdenoise.store import Layout, ShardWriter, Volume, to_dtype
@@ -169,11 +169,9 @@ def _denoise_tile(
     found, seconds = [], 0.0
     for volume in volumes:
         values = model.normalization.apply(volume.read(one.read))
-        # zeros are what the network's own padding continues with; copies of voxels would open the blind spot
-        padded = np.pad(values, [(0, n) for n in one.pad])
         with network:
             clock = Clock()
-            found.append(estimate(model, padded, device))
+            found.append(estimate(model, filled_up(values, one.pad, model.net), device))
             seconds += clock.seconds()
     mean, std = (None if parts[0] is None else np.mean(parts, axis=0) for parts in zip(*found, strict=True))
     assert mean is not None
@@ -182,6 +180,11 @@ def _denoise_tile(
         None if std is None else model.normalization.invert_std(std[one.crop]),
         seconds,
     )
+
+
+def filled_up(values: npt.NDArray[np.float32], pad: Sequence[int], net: Network) -> npt.NDArray[np.float32]:
+    """Voxels TCZYX with so many more at the end of each axis, as the network wants them."""
+    return np.pad(values, [(0, n) for n in pad], mode=net.padding)
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ import numpy as np
 
 from ssdenoise.calibrate.advice import recommend
 from ssdenoise.calibrate.correlation import correlation
-from ssdenoise.calibrate.defects import defects
+from ssdenoise.calibrate.defects import defects, saturation
 from ssdenoise.calibrate.transfer import fit, transfer_curve
 from ssdenoise.config.specs import CalibrateSpec
 from ssdenoise.errors import FormatError
@@ -22,7 +22,7 @@ from ssdenoise.store import Volume
 log = logging.getLogger(__name__)
 
 #: Images looked at of each channel, evenly spaced, and pixels a side of what is read of each.
-IMAGES, SIDE = 32, 1024
+IMAGES, SIDE = 16, 1024
 
 
 def calibrate(spec: CalibrateSpec, noisy: Path, output: Path, figure: Path | None = None) -> dict[str, Any]:
@@ -82,7 +82,8 @@ def calibrate(spec: CalibrateSpec, noisy: Path, output: Path, figure: Path | Non
 def _channel(volume: Volume, c: int, name: str, *, repeats: bool) -> dict[str, Any]:
     """All that is found of one channel."""
     planes = _sample(volume, c, repeats=repeats)
-    curve = transfer_curve(planes, repeats=repeats)
+    saturated = saturation(planes, volume.array.dtype)
+    curve = transfer_curve(planes, repeats=repeats, saturated=saturated)
     models, offset_from, offset_error = fit(curve)
     intensities = volume.intensities()[c]
     return {
@@ -93,6 +94,7 @@ def _channel(volume: Volume, c: int, name: str, *, repeats: bool) -> dict[str, A
         "offset_error": offset_error,
         "transfer_curve": curve.to_json(),
         "correlation": correlation(planes, repeats=repeats),
+        "saturated_share": 0.0 if saturated is None else float(np.mean(planes >= saturated)),
         **defects(planes, models["poisson_gaussian"], volume.array.dtype),
     }
 

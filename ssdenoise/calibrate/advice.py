@@ -21,7 +21,8 @@ def recommend(channels: Sequence[dict[str, Any]], *, repeats: bool) -> tuple[dic
         entry: dict[str, Any] = {"name": "n2n"}
         why = "repeats are pairs of independent noise, whatever its distribution and correlation"
     elif {offset[1] != 0 for offset in in_plane} == {True, False}:
-        entry = {"name": "sasl"}
+        # blind to as many pixels around as the noise is correlated over; its default hides four
+        entry = {"name": "sasl", "radius": max(4, *(max(map(abs, offset)) for offset in in_plane))}
         why = f"noise is correlated along Y and X ({_reach(in_plane)}): a mask that hides both would hide too much"
     elif in_plane:
         entry = {"name": "structn2v", "mask": "calibrated"}
@@ -56,8 +57,8 @@ def _warnings(channel: dict[str, Any]) -> list[str]:
         if any(offset["zyx".index(axis)] for offset in found["offsets"]):
             texts.append(
                 f"{name}: noise is correlated along {axis.upper()} ({found[axis][0]:+.2f} between neighbours); n2v, "
-                "n2v2, hqssl and neighbor2neighbor take it for structure and keep part of it; gaussian, median and nlm "
-                "smooth too little"
+                "n2v2, hqssl and neighbor2neighbor take it for structure and keep part of it; gaussian, median, nlm "
+                "and bm3d smooth too little"
             )
     if any(offset[0] for offset in found["offsets"]):
         texts.append(

@@ -4,7 +4,8 @@ Structure is correlated between neighbours too, and must not be taken for noise.
 that is fine in one direction: to see how noise is correlated along X, filter along Y so that only its finest detail is
 left. White noise stays white along X under that filter, noise that is correlated along X stays so, and structure is
 gone in either case, except for what is badly sampled. Hence the flattest blocks of each brightness are looked at, and
-the median over brightnesses is taken. Of repeats, the deviations from their mean are the noise; no filter is needed.
+the median over brightnesses is taken. Of repeats, the deviations from their mean are the noise: no filter is needed,
+and every block is looked at.
 """
 
 from __future__ import annotations
@@ -49,10 +50,8 @@ def correlation(planes: FloatArray, *, repeats: bool) -> dict[str, Any]:
         `z`, `y`, `x`: correlation at lags 1, 2, ... (empty where an axis is too short); `offsets`: the neighbours
         (Z, Y, X) that it counts for.
     """
-    noise = planes - planes.mean(axis=0) if repeats else None
-    found = {
-        axis: np.array(_along(planes if noise is None else noise, axis, filtered=noise is None)) for axis in (1, 2, 3)
-    }
+    mean = np.broadcast_to(planes.mean(axis=0), planes.shape) if repeats else planes
+    found = {axis: np.array(_along(planes - mean if repeats else planes, mean, axis, repeats)) for axis in (1, 2, 3)}
     offsets = []
     for axis, values in found.items():
         counted = (values >= POSITIVE) | (values <= NEGATIVE)
@@ -64,27 +63,28 @@ def correlation(planes: FloatArray, *, repeats: bool) -> dict[str, Any]:
     return {"z": found[1].tolist(), "y": found[2].tolist(), "x": found[3].tolist(), "offsets": offsets}
 
 
-def _along(planes: FloatArray, axis: int, *, filtered: bool) -> list[float]:
-    """Correlation at each lag along an axis of (T, Z, Y, X)."""
+def _along(planes: FloatArray, scene: FloatArray, axis: int, repeats: bool) -> list[float]:
+    """Correlation at each lag along an axis of (T, Z, Y, X); `scene` says how bright and how flat a place is."""
     block = [1, 1, BLOCK, BLOCK]
     lags = min(LAGS, planes.shape[axis] // 2 if axis == 1 else LAGS)
     if axis == 1:
         block[1] = planes.shape[1]
     if lags == 0 or min(planes.shape[2:]) < BLOCK + len(FINEST) - 1:
         return []
-    image, smooth = planes, gaussian_filter(planes, (0, 0, SMOOTHING, SMOOTHING))
+    image, smooth = planes, gaussian_filter(scene, (0, 0, SMOOTHING, SMOOTHING))
     for other in (2, 3):
-        if filtered and other != axis:
+        if not repeats and other != axis:
             image = convolve1d(image, FINEST, axis=other)
     inner = (..., slice(2, -2), slice(2, -2))  # away from the borders, where the filter mirrors
-    noise, brightness, flatness = (_blocks(part[inner], block) for part in (image, planes, smooth))
+    noise, brightness, flatness = (_blocks(part[inner], block) for part in (image, scene, smooth))
     mean, relief = brightness.mean(axis=(1, 2, 3)), flatness.var(axis=(2, 3)).mean(axis=1)
     groups = []
     for members in np.array_split(np.argsort(mean, kind="stable"), GROUPS):
         members = members[np.ptp(noise[members].reshape(len(members), -1), axis=1) > 0] if len(members) else members
         if len(members) < 4:
             continue
-        flat = members[np.argsort(relief[members], kind="stable")[: max(4, round(FLATTEST * len(members)))]]
+        share = 1.0 if repeats else FLATTEST
+        flat = members[np.argsort(relief[members], kind="stable")[: max(4, round(share * len(members)))]]
         groups.append(_correlations(noise[flat], axis, lags))
     return np.median(groups, axis=0).tolist() if groups else []
 

@@ -25,8 +25,18 @@ LISTED = 100
 RING = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], bool)
 
 
+def saturation(planes: FloatArray, dtype: np.dtype[Any]) -> float | None:
+    """Value at which voxels saturate, if any do: the dtype's largest, or one that so many have that it must be it."""
+    if dtype.kind not in "iu":
+        return None
+    top = float(planes.max())
+    at_top, below = int(np.sum(planes == top)), int(np.sum((planes < top) & (planes >= top - 3)))
+    piled_up = at_top >= 16 and at_top > 3 * below
+    return top if top == np.iinfo(dtype).max or piled_up else None
+
+
 def defects(planes: FloatArray, noise: NoiseModel, dtype: np.dtype[Any]) -> dict[str, Any]:
-    """Shares of saturated and of zero voxels, and the hot pixels.
+    """Share of zero voxels, and the hot pixels.
 
     Parameters
     ----------
@@ -39,15 +49,10 @@ def defects(planes: FloatArray, noise: NoiseModel, dtype: np.dtype[Any]) -> dict
     Returns
     -------
     dict
-        `saturated_share`: voxels at the largest value, if that is the dtype's or so many are that it must be the
-        detector's. `zero_share`: voxels of an unsigned volume that are 0. `hot_pixels`: their number, share, and the
-        first positions (Y, X) in the crop that was looked at.
+        `zero_share`: voxels of an unsigned volume that are 0. `hot_pixels`: their number, share, and the first
+        positions (Y, X) in the crop that was looked at.
     """
     images = planes.reshape(-1, *planes.shape[-2:])
-    top = float(images.max())
-    at_top, below = float(np.mean(images == top)), float(np.mean((images < top) & (images >= top - 3)))
-    full = dtype.kind in "iu" and top == np.iinfo(dtype).max
-    piled_up = dtype.kind in "iu" and at_top * images.size >= 16 and at_top > 3 * below
     needed = HOT if len(images) > 1 else HOT_IN_ONE
     hits = np.zeros(images.shape[1:])
     for image in images:
@@ -58,7 +63,6 @@ def defects(planes: FloatArray, noise: NoiseModel, dtype: np.dtype[Any]) -> dict
         hits += (image - around > needed * spread) & (brightest - around < OPTICS * (image - around))
     hot = np.argwhere(hits > MOSTLY * len(images))
     return {
-        "saturated_share": at_top if full or piled_up else 0.0,
         "zero_share": float(np.mean(images == 0)) if dtype.kind == "u" else 0.0,
         "hot_pixels": {
             "number": len(hot),

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import convolve, uniform_filter
+from scipy.ndimage import convolve, maximum_filter, uniform_filter
 
 from ssdenoise.noise import FloatArray, NoiseModel
 
@@ -31,6 +31,9 @@ OUTLIER, INSIDE = 3.0, 0.973
 
 #: The same for third powers, which want the tails that photons have.
 OUTLIER_CUBED = 6.0
+
+#: Largest share of a point's voxels beside which one is saturated.
+CUT_OFF = 0.01
 
 #: The offset is taken from the third cumulant if its standard error is under this share of the brightness above it,
 #: and if it is so many standard errors below the darkest brightness, where it would lie if some places sent no photons.
@@ -51,20 +54,24 @@ class TransferCurve:
         return {name: [v if np.isfinite(v) else None for v in values.tolist()] for name, values in vars(self).items()}
 
 
-def transfer_curve(planes: FloatArray, *, repeats: bool = False) -> TransferCurve:
-    """Noise by local brightness.
+def transfer_curve(planes: FloatArray, *, repeats: bool = False, saturated: float | None = None) -> TransferCurve:
+    """Noise by local brightness; points where saturation cut the noise off are left out.
 
     Parameters
     ----------
     planes : array of shape (T, Z, Y, X)
     repeats : bool
         Whether the time points show the same scene.
+    saturated : float, optional
+        Value at which voxels saturate.
     """
+    top = np.inf if saturated is None else saturated
     if repeats:
         n = len(planes)
         mean = planes.mean(axis=0)
         local, key = (np.broadcast_to(part, planes.shape).ravel() for part in (mean, _around(mean)))
         noise = ((planes - mean) / np.sqrt((n - 1) / n)).ravel()
+        cut_off = np.broadcast_to((planes >= top).any(axis=0), planes.shape).ravel()
         # a deviation from the mean of n is the sum of the voxel's noise times 1 - 1/n and n - 1 others' times -1/n
         cubes = ((1 - 1 / n) ** 3 - (n - 1) / n**3) / ((n - 1) / n) ** 1.5
     else:
@@ -73,8 +80,11 @@ def transfer_curve(planes: FloatArray, *, repeats: bool = False) -> TransferCurv
         local = np.concatenate([uniform_filter(plane, 3)[inner].ravel() for plane in flat])
         key = np.concatenate([_around(plane)[inner].ravel() for plane in flat])
         noise = np.concatenate([convolve(plane, DIFFERENCE)[inner].ravel() for plane in flat])
+        cut_off = np.concatenate([maximum_filter(plane >= top, 3)[inner].ravel() for plane in flat])
         cubes = float((DIFFERENCE**3).sum())
     groups = np.array_split(np.argsort(key, kind="stable"), min(BINS, max(1, len(local) // 64)))
+    # whole points, as leaving out the voxels alone would cut the noise of those that remain
+    groups = [group for group in groups if cut_off[group].mean() <= CUT_OFF] or groups
     brightness = np.array([local[group].mean() for group in groups])
     variance = np.array([_spread(noise[group]) for group in groups])
     thirds = [_third(noise[group], spread) for group, spread in zip(groups, variance, strict=True)]

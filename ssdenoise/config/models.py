@@ -95,6 +95,9 @@ class Dataset(Strict):
         None,
         description="Dataset whose models denoise this one, by noise level, method entry and seed; none is trained.",
     )
+    train_only: bool = Field(
+        False, description="`true`: models are trained for other datasets, but this one is neither denoised nor scored."
+    )
     axes: str | None = Field(None, description="Axes of the sources' arrays, where the files do not say: e.g. `ZYX`.")
     ndim: Literal[2, 3] = Field(2, description="2: planes are denoised one by one; 3: volumes.")
     slabs: int = Field(1, ge=1, description="Jobs that one volume's inference is spread over.")
@@ -122,6 +125,11 @@ class Dataset(Strict):
     @classmethod
     def _integer(cls, value: object) -> object:
         return int(value) if isinstance(value, str) and value.isdigit() else value
+
+    @field_validator("train_only", mode="before")
+    @classmethod
+    def _truth(cls, value: object) -> object:
+        return {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _one_situation(self) -> Dataset:

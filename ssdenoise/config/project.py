@@ -56,6 +56,10 @@ class Project:
             raise ConfigError(f"{where} is clean and the config has no noise levels; add one under `noise:`")
         if row.model is not None:
             self._check_model(row, where)
+        if row.train_only and all(other.model != row.dataset for other in self.datasets.values()):
+            raise ConfigError(
+                f"{where} is `train_only`, but no other takes its models; name it in their `model` column"
+            )
         for name in self.methods_of(row.dataset):
             target = self.config.methods[name].target
             if target == "clean" and row.clean is None:
@@ -77,6 +81,8 @@ class Project:
         assert row.model is not None
         if (other := self.datasets.get(row.model)) is None:
             raise ConfigError(f"{where} takes its models from {row.model!r}; the sheet has {listed(self.datasets)}")
+        if row.train_only:
+            raise ConfigError(f"{where} is `train_only`, but takes its models from {row.model!r}; one of the two")
         if other.model is not None or other.ndim != row.ndim:
             raise ConfigError(
                 f"{where} takes its models from {row.model!r}, which trains none of {row.ndim} dimensions"
@@ -123,12 +129,16 @@ class Project:
         row = self.datasets[dataset]
         return (MEASURED,) if row.clean is None else row.noise or tuple(self.config.noise)
 
+    def scenes(self) -> list[tuple[str, str]]:
+        """Dataset and noise level of each volume that is denoised and scored."""
+        rows = [row.dataset for row in self.datasets.values() if not row.train_only]
+        return [(dataset, noise) for dataset in rows for noise in self.noise_of(dataset)]
+
     def jobs(self) -> list[tuple[str, str, str, int]]:
-        """Dataset, noise level, method entry and seed of each model; methods that draw no lots run for one seed."""
+        """Dataset, noise level, method entry and seed of each score; methods that draw no lots run for one seed."""
         return [
             (dataset, noise, method, seed)
-            for dataset in self.datasets
-            for noise in self.noise_of(dataset)
+            for dataset, noise in self.scenes()
             for method in self.methods_of(dataset)
             for seed in self.config.seeds[: None if self.config.methods[method].trainable else 1]
         ]

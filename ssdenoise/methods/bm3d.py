@@ -11,12 +11,13 @@ from pydantic import Field
 from torch import Tensor
 
 from ssdenoise.errors import ConfigError
-from ssdenoise.methods.base import Estimate, Method
+from ssdenoise.methods.base import Method
 from ssdenoise.networks import Network
 from ssdenoise.noise import FloatArray, NoiseModel, NoiseModels
 
-#: Pixels between reference blocks.
-STEP = 3
+#: Voxels between reference blocks, by dimensions. The authors take 3; powers of two divide a shard, so that tiles can
+#: be as small as one. Blocks of 8x8 still overlap by half, of 4x4x4 too.
+STEP = {2: 4, 3: 2}
 
 #: How far a voxel's estimate reaches: in each of two steps to a block that covers it, from there to the block that it
 #: was matched to, and from there to all others of that group. Blocks of 8 within 19 pixels; in volumes of 5 within 7.
@@ -62,9 +63,6 @@ class BM3D(Method):
     def fit(self, net: Network, sample: Tensor) -> None:
         _package(net.stride)  # all parameters are calibrated; here it is only seen that the package is there
 
-    def denoise(self, net: Network, noisy: Tensor) -> Estimate:
-        return Estimate(net(noisy))
-
 
 def _package(stride: Sequence[int]) -> object:
     """The package for planes or for volumes."""
@@ -95,7 +93,7 @@ class BM3DFilter(Network):
         self.register_buffer("models", rows)
         sigmas = [models.gaussian.read_noise for models in noise]
         self.register_buffer("sigmas", torch.tensor(sigmas, dtype=torch.float64))
-        self.halo, self.stride = (HALO[ndim],) * ndim, (STEP,) * ndim
+        self.halo, self.stride = (HALO[ndim],) * ndim, (STEP[ndim],) * ndim
 
     def forward(self, noisy: Tensor) -> Tensor:
         images = noisy.double().cpu().numpy()
@@ -115,6 +113,7 @@ class BM3DFilter(Network):
         package = _package(self.stride)
         profile = package.BM3DProfile() if len(self.stride) == 2 else package.BM4DProfile()  # type: ignore[attr-defined]
         profile.num_threads = 1  # with several, sums depend on which is first
+        profile.step_ht = profile.step_wiener = self.stride if len(self.stride) == 3 else self.stride[0]
         run = package.bm3d if len(self.stride) == 2 else package.bm4d  # type: ignore[attr-defined]
         scale = PHOTOGRAPH / spread
         return np.asarray(run(image * scale, sigma * scale, profile)).reshape(image.shape) / scale

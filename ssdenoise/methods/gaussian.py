@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ssdenoise.methods.base import Estimate, Method
+from ssdenoise.methods.base import Method
 from ssdenoise.networks import Network
 from ssdenoise.noise import FloatArray, NoiseModels
 
@@ -46,9 +46,6 @@ class Gaussian(Method):
         candidates = {"sigma": list(self.sigmas)}
         chosen = choose(smooth, sample, candidates)
         net.sigma.fill_(chosen["sigma"])  # type: ignore[operator]
-
-    def denoise(self, net: Network, noisy: Tensor) -> Estimate:
-        return Estimate(net(noisy))
 
 
 class GaussianFilter(Network):

@@ -13,7 +13,7 @@ from torch.nn import functional
 from ssdenoise.covariance import Covariance, covariance, entries_of, log_density
 from ssdenoise.errors import ConfigError
 from ssdenoise.methods.base import Batch, Estimate, TrainedMethod
-from ssdenoise.networks import BlindSpot, BlockMean, Network, Plain, UNet
+from ssdenoise.networks import BlindSpot, BlockMean, Network, PerChannel, Plain, UNet
 from ssdenoise.noise import NoiseModels
 
 #: Fewest photons that photon noise is computed for: below, a normal distribution is no picture of a Poisson's, and a
@@ -23,7 +23,8 @@ MIN_VARIANCE = 1e-6
 
 #: Weight of the term that credits variance to the noise where its parameters are unknown. The paper's 0.1 is for
 #: images in [0, 1]; ours have unit standard deviation, so that the same number weighs about five times as much, which
-#: suits trainings that are a thousand times shorter. The noise's standard deviation s comes out too large by s / 40.
+#: suits trainings that are a thousand times shorter. A standard deviation s of the noise, in normalised units, comes
+#: out too large by a share of s / 40.
 BALANCE = 0.1
 
 #: The unknown noise parameters are scalars among 10^5 weights and would hardly move at the weights' learning rate in
@@ -126,12 +127,19 @@ class HQSSL(TrainedMethod):
         known = {name: [getattr(model, name) for model in models] for name in fields if name not in unknown}
         if any(value is None for values in known.values() for value in values):
             raise ConfigError("the share of impulses is not known; take `parameters: unknown`")
-        estimator = None
+        estimator: Network | None = None
         if self.parameters == "unknown_per_image":
-            paper = self.network == "paper"
-            unet = UNet(ndim, channels, width=48 if paper else 16, depth=3, head=(16, 16), skips="pooled")
-            estimator = BlockMean(Plain(unet, len(unknown), last_kernel=1))
-        return BlindSpotWithNoise(net, NoiseParameters(ndim, known, unknown, estimator))
+            if self.channels == "joint" or self.likelihood == "impulse":
+                estimator = self._estimator(channels, sum(columns(unknown, channels)), ndim)
+            else:
+                estimator = PerChannel([self._estimator(1, len(unknown), ndim) for _ in range(channels)])
+        return BlindSpotWithNoise(net, NoiseParameters(ndim, channels, known, unknown, estimator))
+
+    def _estimator(self, channels: int, outputs: int, ndim: int) -> Network:
+        """The network that sees the voxels themselves and tells their noise."""
+        width = 48 if self.network == "paper" else 16
+        unet = UNet(ndim, channels, width=width, depth=3, head=(16, 16), skips="pooled")
+        return BlockMean(Plain(unet, outputs, last_kernel=1))
 
     def loss(self, net: Network, batch: Batch, rng: torch.Generator, progress: float) -> Tensor:
         if self.likelihood == "none":
@@ -201,30 +209,42 @@ def impulse_posterior(mu: Tensor, prior: Covariance, noise: Mapping[str, Tensor]
     return mean, (1 - kept) * prior.variances() + kept * (1 - kept) * (y - mu).square()
 
 
-class NoiseParameters(nn.Module):
-    """Parameters of the noise in normalised units: fixed per channel, learned, or estimated from the image.
+def columns(parameters: Sequence[str], channels: int) -> list[int]:
+    """How many values of each parameter there are: one for each channel; an impulse strikes all channels at once."""
+    return [1 if name == "share" else channels for name in parameters]
 
+
+class NoiseParameters(nn.Module):
+    """Parameters of the noise of each channel in normalised units: fixed, learned, or estimated from the image.
+
+    Each channel is normalised by itself, so that even the same noise differs between channels in these units.
     Returns tensors that broadcast over (B, C, [Z,] Y, X).
     """
 
     def __init__(
-        self, ndim: int, known: Mapping[str, Sequence[float]], unknown: Sequence[str], estimator: BlockMean | None
+        self,
+        ndim: int,
+        channels: int,
+        known: Mapping[str, Sequence[float]],
+        unknown: Sequence[str],
+        estimator: Network | None,
     ) -> None:
         super().__init__()
-        self.known, self.unknown, self.estimator = tuple(known), tuple(unknown), estimator
+        self.channels, self.known, self.unknown, self.estimator = channels, tuple(known), tuple(unknown), estimator
         for name, values in known.items():
             tensor = torch.tensor(values, dtype=torch.float64)
             self.register_buffer(name, tensor.view(1, -1, *(1,) * ndim))
         if unknown and estimator is None:
-            self.raw = nn.Parameter(torch.full((1, len(unknown), *(1,) * ndim), START / UNKNOWN_SPEED))
+            shape = (1, sum(columns(unknown, channels)), *(1,) * ndim)
+            self.raw = nn.Parameter(torch.full(shape, START / UNKNOWN_SPEED))
 
     def forward(self, noisy: Tensor) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {name: getattr(self, name) for name in self.known}
         if not self.unknown:
             return found
         raw = UNKNOWN_SPEED * self.raw.double() if self.estimator is None else START + self.estimator(noisy).double()
-        for i, name in enumerate(self.unknown):
-            value = raw[:, i : i + 1]
+        values = raw.split(columns(self.unknown, self.channels), dim=1)
+        for name, value in zip(self.unknown, values, strict=True):
             found[name] = value.sigmoid() if name == "share" else functional.softplus(value)
         return found
 
@@ -234,7 +254,8 @@ class BlindSpotWithNoise(Network):
 
     def __init__(self, net: Network, noise: NoiseParameters) -> None:
         super().__init__()
-        self.net, self.noise, self.halo, self.stride = net, noise, net.halo, net.stride
+        self.net, self.noise = net, noise
+        self.halo, self.stride, self.padding = net.halo, net.stride, net.padding
         if noise.estimator is not None:
             self.halo = tuple(map(max, net.halo, noise.estimator.halo))
             self.stride = tuple(map(max, net.stride, noise.estimator.stride))

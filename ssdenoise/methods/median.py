@@ -10,7 +10,7 @@ import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
-from ssdenoise.methods.base import Estimate, Method
+from ssdenoise.methods.base import Method
 from ssdenoise.methods.gaussian import choose
 from ssdenoise.networks import Network
 from ssdenoise.noise import FloatArray, NoiseModels
@@ -43,9 +43,6 @@ class Median(Method):
 
     def fit(self, net: Network, sample: Tensor) -> None:
         net.size.fill_(choose(smooth, sample, {"size": list(self.sizes)})["size"])  # type: ignore[operator]
-
-    def denoise(self, net: Network, noisy: Tensor) -> Estimate:
-        return Estimate(net(noisy))
 
 
 class MedianFilter(Network):

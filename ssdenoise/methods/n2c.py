@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
+
+from pydantic import model_validator
 
 from ssdenoise.methods.n2n import N2N
 
@@ -20,3 +22,9 @@ class N2C(N2N):
     target: ClassVar[Literal["pair", "clean"] | None] = "clean"
 
     name: Literal["n2c"] = "n2c"  # type: ignore[assignment]
+
+    @model_validator(mode="after")
+    def _one_direction(self) -> Self:
+        if self.both_directions:
+            raise ValueError("`both_directions` is for pairs of noisy images; the clean one has nothing to be denoised")
+        return self

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from ssdenoise.methods.base import Batch, Estimate, TrainedMethod
+from ssdenoise.methods.base import Batch, TrainedMethod
 from ssdenoise.networks import Network, Plain, UNet
 
 LOWEST_POWER = 0.5
@@ -67,6 +67,3 @@ class N2N(TrainedMethod):
     @property
     def averages_pair(self) -> bool:
         return self.both_directions
-
-    def denoise(self, net: Network, noisy: Tensor) -> Estimate:
-        return Estimate(net(noisy))

@@ -10,7 +10,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from ssdenoise.methods.base import Batch, Estimate, TrainedMethod
+from ssdenoise.errors import ConfigError
+from ssdenoise.methods.base import Batch, TrainedMethod
 from ssdenoise.networks import Network, Plain, UNet
 
 Radius = Annotated[int, Field(ge=0)]
@@ -82,7 +83,12 @@ class N2V(TrainedMethod):
         """What replaces each hidden voxel, shape (B, C, n): always values of the patches as they were."""
         spatial, radii, values = noisy.shape[2:], self._radii(noisy.ndim - 2), noisy.flatten(2)
         if self.replacement in ("mean", "median"):
-            around = surroundings(hidden, spatial, [o for o in offsets(radii) if not self.concealed(o)])
+            shown = [o for o in offsets(radii) if not self.concealed(o)]
+            if not shown:
+                raise ConfigError(
+                    f"{self.name}: the mask covers all neighbours up to `radius` {radii}; take a larger one"
+                )
+            around = surroundings(hidden, spatial, shown)
             around = around.to(noisy.device)
             found = values.gather(2, around.clamp(min=0).flatten(2)).view(around.shape)
             found = found.masked_fill(around < 0, torch.nan)
@@ -94,9 +100,6 @@ class N2V(TrainedMethod):
         """Whether a neighbour is hidden together with a voxel, and so no source of its replacement."""
         return False
 
-    def denoise(self, net: Network, noisy: Tensor) -> Estimate:
-        return Estimate(net(noisy))
-
     def _radii(self, ndim: int) -> tuple[int, ...]:
         return (self.radius if isinstance(self.radius, tuple) else (self.radius,) * 3)[-ndim:]
 
@@ -104,22 +107,24 @@ class N2V(TrainedMethod):
 def stratified(shape: torch.Size, percent: float, rng: torch.Generator) -> Tensor:
     """Flat positions of hidden voxels, one per box, shape (B, C, n).
 
-    Boxes that reach over the patch's end are moved back inside, so each patch has the same number of hidden voxels.
+    The patch is cut into boxes of as many voxels as there are to one hidden, as cubic as the patch allows; boxes along
+    an axis differ in length by one voxel at most.
     """
-    spatial = shape[2:]
-    side = max(1, round((100 / percent) ** (1 / len(spatial))))
-    flat = torch.zeros((*shape[:2], 1), dtype=torch.long)
-    for n in spatial:
-        box = min(side, n)
-        corner = torch.arange(0, n, box).clamp(max=n - box)
-        # positions along this axis for each combination of boxes so far and boxes of this axis
-        flat = flat.unsqueeze(-1).expand(*flat.shape, len(corner)).flatten(2) * n + corner.repeat(flat.shape[2])
-    # the axes' offsets are drawn last, all voxels at once, so that each has its own
-    scale = 1
-    for n in reversed(spatial):
-        flat = flat + torch.randint(min(side, n), flat.shape, generator=rng) * scale
-        scale *= n
-    return flat
+    boxes, volume, left = [0] * (len(shape) - 2), 100 / percent, len(shape) - 2
+    # shortest axis first: what an axis is too short for, the others have to give
+    for axis in sorted(range(left), key=lambda axis: shape[2 + axis]):
+        n = shape[2 + axis]
+        boxes[axis] = max(1, round(n / volume ** (1 / left)))
+        volume, left = max(1.0, volume * boxes[axis] / n), left - 1
+    flat = torch.zeros((*shape[:2], *(1,) * len(boxes)), dtype=torch.long)
+    for axis, (n, m) in enumerate(zip(shape[2:], boxes, strict=True)):
+        edges = torch.arange(m + 1) * n // m
+        along = [1] * len(boxes)
+        along[axis] = m
+        start, length = (part.view(along) for part in (edges[:-1], edges.diff()))
+        drawn = torch.rand((*shape[:2], *boxes), generator=rng, dtype=torch.float64)
+        flat = flat * n + start + (drawn * length).long()
+    return flat.flatten(2)
 
 
 def neighbours(

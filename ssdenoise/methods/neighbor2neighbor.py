@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ssdenoise.methods.base import Batch, Estimate, TrainedMethod
+from ssdenoise.methods.base import Batch, TrainedMethod
 from ssdenoise.networks import Network, Plain, UNet
 
 #: Ordered pairs of neighbours in a cell of 2x2 that share an edge; 0 and 1 are above 2 and 3.
@@ -30,7 +30,8 @@ class Neighbor2Neighbor(TrainedMethod):
     with ``f(y)`` held fixed and w rising from 0 to `regularizer` over the training. Noise must be independent between
     neighbours. Volumes are cut into cells plane by plane.
 
-    `network="paper"` is the U-Net of Noise2Noise as in Laine et al. 2019: depth 5, 48 and 96 channels.
+    `network="paper"` is the U-Net of Noise2Noise that the paper starts from: depth 5, 48 and 96 channels; its two 1x1
+    layers at the end and its transposed convolutions on the way up are left out.
 
     References
     ----------
@@ -60,9 +61,6 @@ class Neighbor2Neighbor(TrainedMethod):
         gap = difference - (whole_first - whole_second)
         loss: Tensor = difference.square().mean() + self.regularizer * progress * gap.square().mean()
         return loss
-
-    def denoise(self, net: Network, noisy: Tensor) -> Estimate:
-        return Estimate(net(noisy))
 
 
 def choose(shape: torch.Size, rng: torch.Generator) -> Tensor:

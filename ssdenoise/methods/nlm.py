@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ssdenoise.methods.base import Estimate, Method
+from ssdenoise.methods.base import Method
 from ssdenoise.methods.gaussian import choose
 from ssdenoise.networks import Network
 from ssdenoise.noise import FloatArray, NoiseModels
@@ -46,9 +46,6 @@ class NLM(Method):
         assert isinstance(net, NLMFilter)
         strengths = {"strength": list(self.strengths)}
         net.strength.fill_(choose(net.filter, sample, strengths, sigma=net.sigma.tolist())["strength"])
-
-    def denoise(self, net: Network, noisy: Tensor) -> Estimate:
-        return Estimate(net(noisy))
 
 
 class NLMFilter(Network):

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ssdenoise.methods.base import Batch, Estimate, TrainedMethod
+from ssdenoise.methods.base import Batch, TrainedMethod
 from ssdenoise.networks import BlindSpot, Chain, Conv, Network, Plain, UNet
 
 #: Pixels a side of the window in which the first network's output counts as flat or textured.
@@ -90,9 +90,6 @@ class SASL(TrainedMethod):
         denoised = net(y)
         loss: Tensor = ((1 - a) * (first - denoised)).abs().mean() + (a * (second - denoised)).abs().mean()
         return loss
-
-    def denoise(self, net: Network, noisy: Tensor) -> Estimate:
-        return Estimate(net(noisy))
 
 
 def texture(image: Tensor) -> Tensor:

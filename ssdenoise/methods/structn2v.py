@@ -22,7 +22,7 @@ class StructN2V(N2V):
     neighbours under a mask around it are hidden too, each by the value of a random voxel of the patch, and the loss
     still compares the centre only [1]_. The mask should cover the noise's autocorrelation: one along a row for line
     artefacts. It is made symmetric to its centre, as autocorrelation is. Calibrated, it covers the neighbours that
-    `ssdenoise.calibrate` found the noise correlated with.
+    `ssdenoise.calibrate` found the noise correlated with. `radius` matters only to the mean and the median.
 
     Patches are augmented by half-turns only, which keep the noise's direction.
 

@@ -36,6 +36,8 @@ class BlindSpot(Network):
         Blind are all voxels of the plane up to this many away along Y and X; 0: the voxel alone.
     """
 
+    padding = "constant"
+
     def __init__(
         self,
         ndim: int,

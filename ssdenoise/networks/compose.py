@@ -23,7 +23,7 @@ class PerChannel(Network):
     def __init__(self, nets: Sequence[Network]) -> None:
         super().__init__()
         self.nets = nn.ModuleList(nets)
-        self.halo, self.stride = nets[0].halo, nets[0].stride
+        self.halo, self.stride, self.padding = nets[0].halo, nets[0].stride, nets[0].padding
 
     def forward(self, x: Tensor, **options: Any) -> Tensor:
         parts = [net(x[:, i : i + 1], **options) for i, net in enumerate(self.nets)]
@@ -39,7 +39,7 @@ class Planes(Network):
     def __init__(self, net: Network, planes: int) -> None:
         super().__init__()
         self.net, self.planes = net, planes
-        self.halo, self.stride = (planes // 2, *net.halo), (1, *net.stride)
+        self.halo, self.stride, self.padding = (planes // 2, *net.halo), (1, *net.stride), net.padding
 
     def forward(self, x: Tensor, **options: Any) -> Tensor:
         b, c, z, y, width = x.shape

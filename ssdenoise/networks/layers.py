@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -14,10 +16,19 @@ Interval = tuple[tuple[int, int], ...]
 
 
 class Network(nn.Module):
-    """A module with a halo and a stride, one entry per spatial axis ([Z,] Y, X), in voxels."""
+    """A module with a halo and a stride, one entry per spatial axis ([Z,] Y, X), in voxels.
+
+    Attributes
+    ----------
+    halo, stride : tuple of int
+    padding : {"reflect", "constant"}
+        What a volume is filled up with to a multiple of the stride: its own voxels, mirrored, or zeros where these
+        copies would open a blind spot.
+    """
 
     halo: tuple[int, ...]
     stride: tuple[int, ...]
+    padding: Literal["reflect", "constant"] = "reflect"
 
 
 class Conv(nn.Module):
@@ -51,7 +62,12 @@ class Conv(nn.Module):
         self.norm = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}[ndim](outputs) if batch_norm else None
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.conv(x)
+        if self.slope is None and torch.is_autocast_enabled(x.device.type):
+            # what comes out is a mean or a variance: the eight bits of bfloat16 are too few
+            with torch.autocast(x.device.type, enabled=False):
+                y: Tensor = self.conv(x.float())
+        else:
+            y = self.conv(x)
         if self.causal is not None and self.kernel > 1:
             axis = self.causal + 2
             y = y.narrow(axis, 0, x.shape[axis])  # symmetric padding by k-1 made k-1 rows too many at the end

@@ -19,9 +19,9 @@ def _union(a: Interval, b: Interval) -> Interval:
 class UNet(nn.Module):
     """U-Net in one of two published forms.
 
-    `skips="pooled"`: constant width, each skip is the input of its level and the top skip the image itself; no
-    normalisation (Lehtinen et al. 2018, appendix A.1). `skips="features"`: two convolutions per level, width doubling
-    with depth, each skip is the output of its level, batch normalisation (Krull et al. 2019, after csbdeep).
+    `skips="pooled"`: constant width, each skip is the input of its scale and the top skip the image itself; no
+    normalisation (Lehtinen et al. 2018, appendix A.1). `skips="features"`: two convolutions per scale, width doubling
+    with depth, each skip is the output of its scale, batch normalisation (Krull et al. 2019, after csbdeep).
 
     Parameters
     ----------
@@ -77,20 +77,20 @@ class UNet(nn.Module):
             self.encoder = nn.ModuleList([chain(inputs, w, w), *(chain(w, w) for _ in range(depth - 1))])
             self.bottom = chain(w, w)
             self.decoder = nn.ModuleList(
-                [chain((up if level < depth - 1 else w) + w, up, up) for level in range(depth - 1, 0, -1)]
+                [chain((up if scale < depth - 1 else w) + w, up, up) for scale in range(depth - 1, 0, -1)]
                 + [chain((up if depth > 1 else w) + inputs, *head)]
             )
         else:
-            widths = [width * 2**level for level in range(depth + 1)]
+            widths = [width * 2**scale for scale in range(depth + 1)]
             self.encoder = nn.ModuleList(
                 [
-                    chain(inputs if level == 0 else widths[level - 1], widths[level], widths[level])
-                    for level in range(depth)
+                    chain(inputs if scale == 0 else widths[scale - 1], widths[scale], widths[scale])
+                    for scale in range(depth)
                 ]
             )
             self.bottom = chain(widths[depth - 1], widths[depth], widths[depth - 1])
             self.decoder = nn.ModuleList(
-                [chain(2 * widths[level], widths[level], widths[level - 1]) for level in range(depth - 1, 0, -1)]
+                [chain(2 * widths[scale], widths[scale], widths[scale - 1]) for scale in range(depth - 1, 0, -1)]
                 + [chain((1 + self.top_skip) * widths[0], *head)]
             )
         self.outputs = head[-1]
@@ -106,9 +106,9 @@ class UNet(nn.Module):
                 skips.append(x)
             x = self.pool(x)
         x = self.bottom(x)
-        for level, decode in zip(reversed(range(self.depth)), self.decoder, strict=True):
+        for scale, decode in zip(reversed(range(self.depth)), self.decoder, strict=True):
             x, skip = self.pool.up(x), skips.pop()
-            x = decode(torch.cat([x, skip], dim=1) if level or self.top_skip else x)
+            x = decode(torch.cat([x, skip], dim=1) if scale or self.top_skip else x)
         return x
 
     def reach(self, need: Interval) -> Interval:
@@ -118,12 +118,12 @@ class UNet(nn.Module):
             skips.append(need)
             need = self.pool.reach_up(need)
         need = self.bottom.reach(need)
-        for level, encode in zip(reversed(range(self.depth)), reversed(self.encoder), strict=True):
+        for scale, encode in zip(reversed(range(self.depth)), reversed(self.encoder), strict=True):
             need, skip = self.pool.reach(need), skips.pop()
             if self.pooled:
                 need = _union(encode.reach(need), skip)  # type: ignore[operator]
             else:
-                need = encode.reach(_union(need, skip) if level or self.top_skip else need)  # type: ignore[operator]
+                need = encode.reach(_union(need, skip) if scale or self.top_skip else need)  # type: ignore[operator]
         return need
 
 

@@ -60,7 +60,7 @@ def train(
     check(spec, volumes)
     found = read_json(calibration)
     method, channels = spec.method.calibrated(found), volumes[0].shape[1]
-    warn(method, found)
+    warn(method, found, spec.ndim)
     normalization = Normalization.of(volumes[0].intensities())
     inputs = {"noisy": volumes[0].digest, "calibration": file_digest(calibration)}
     if target:

@@ -79,9 +79,11 @@ def noise_of(method: Method, noisy: Volume, calibration: Mapping[str, Any]) -> l
     return [NoiseModels(model, model, model, one.impulse) for one in calibrated]
 
 
-def warn(method: Method, calibration: Mapping[str, Any]) -> None:
+def warn(method: Method, calibration: Mapping[str, Any], ndim: int) -> None:
     """Say so if the method takes noise as independent between voxels, and this noise is not."""
-    correlated = any(channel["correlation"]["offsets"] for channel in calibration["channels"])
-    if method.independent_noise and correlated:
+    offsets = [offset for channel in calibration["channels"] for offset in channel["correlation"]["offsets"]]
+    if method.independent_noise and ndim == 3 and any(z for z, _, _ in offsets):
+        log.warning("%s may keep noise that planes share as structure; `ndim: 2` suits better", method.name)
+    if method.independent_noise and any(y or x for _, y, x in offsets):
         advice = calibration["recommendation"]
         log.warning("%s may keep noise as structure; %s suits better: %s", method.name, advice["entry"], advice["why"])

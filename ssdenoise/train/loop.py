@@ -5,15 +5,15 @@ from __future__ import annotations
 import csv
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import torch
 from rich.progress import Progress
-from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from ssdenoise.device import Device
 from ssdenoise.errors import TrainingDiverged
@@ -23,6 +23,8 @@ from ssdenoise.train.checkpoint import load_checkpoint, save_checkpoint
 from ssdenoise.train.sampling import Sampler
 
 log = logging.getLogger(__name__)
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
 
 #: Adam's moments and the learning rate's course are those of the HQ-SSL paper; the ramp-down is longer than its 30 %,
 #: as a short training has no time to average its noise out otherwise.
@@ -48,6 +50,21 @@ def learning_rate(progress: float, peak: float) -> float:
     return peak
 
 
+def exponential(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
+    """Update of an exponential moving average; its decay grows up to `decay`, which forgets the first weights."""
+
+    @torch.no_grad()
+    def update(averages: Tensors, values: Tensors, number: Tensor | int) -> None:
+        new = 1 - min(decay, (1 + int(number)) / (10 + int(number)))
+        for average, value in zip(averages, values, strict=True):
+            if average.is_floating_point():
+                average.lerp_(value, new)
+            else:
+                average.copy_(value)
+
+    return update
+
+
 def optimise(
     net: Network, method: TrainedMethod, sampler: Sampler, output: Path, key: str, device: Device
 ) -> tuple[Network, int, float]:
@@ -61,7 +78,7 @@ def optimise(
     state: dict[str, nn.Module] = {"net": net}
     final = net
     if method.weight_average:
-        average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(method.weight_average), use_buffers=True)
+        average = AveragedModel(net, multi_avg_fn=exponential(method.weight_average), use_buffers=True)
         state["average"], final = average, cast("Network", average.module)
     start, earlier, history = load_checkpoint(checkpoint, key, state, optimiser)
     if start:

@@ -80,8 +80,9 @@ class Sampler:
                 f"{steps} of each"
             )
         self.readers = [_cached_reader(volume, CACHE_BYTES // len(volumes)) for volume in volumes]
-        # repeats show the same scene: a cell is held out of all of them
-        frames = 1 if self.pairing == "repeats" else t
+        # time points that make pairs show the same scene: a cell is held out of all of them
+        self.still = self.pairing in ("repeats", "interleaved")
+        frames = 1 if self.still else t
         cells = list(product(range(frames), *(range(n // p) for n, p in zip(self.size, self.patch, strict=True))))
         held = min(max(1, round(HELD_OUT * len(cells))), len(cells) - 1)
         order = stream(spec.seed, spec.dataset, "held out").permutation(len(cells))
@@ -117,7 +118,7 @@ class Sampler:
             frame = int(rng.integers(self.frames))
             origin = tuple(int(rng.integers(n - p + 1)) for n, p in zip(self.size, self.patch, strict=True))
             touched = product(*(range(o // p, (o + p - 1) // p + 1) for o, p in zip(origin, self.patch, strict=True)))
-            where = 0 if self.pairing == "repeats" else frame
+            where = 0 if self.still else frame
             if not any((where, *cell) in self.held_out for cell in touched):
                 return frame, origin
 

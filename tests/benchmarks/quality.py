@@ -26,7 +26,7 @@ from ssdenoise.__main__ import MALLOC
 from ssdenoise.calibrate import calibrate
 from ssdenoise.config.models import TrainSpec
 from ssdenoise.config.specs import CalibrateSpec, Storage, dump
-from ssdenoise.denoise import estimate
+from ssdenoise.denoise import estimate, filled_up
 from ssdenoise.device import Device
 from ssdenoise.intensity import Normalization
 from ssdenoise.methods import METHODS, TrainedMethod
@@ -128,10 +128,9 @@ def ours(entry: str, minutes: float, seed: int, folder: Path, noisy: Images, cle
     for image in noisy:
         height, width = image.shape
         units = loaded.normalization.apply(image[None, None, None])
-        padded = np.pad(
-            units, [(0, 0)] * 3 + [(0, -n % s) for n, s in zip(image.shape, loaded.net.stride, strict=True)]
-        )
-        found = loaded.normalization.invert(estimate(loaded, padded, device)[0])[0, 0, 0, :height, :width]
+        pad = [0, 0, 0, *(-n % s for n, s in zip(image.shape, loaded.net.stride, strict=True))]
+        mean, _ = estimate(loaded, filled_up(units, pad, loaded.net), device)
+        found = loaded.normalization.invert(mean)[0, 0, 0, :height, :width]
         denoised.append(found)
     seconds = read_json(model / "model.json")["provenance"]["seconds"]
     return {"steps": steps, "seconds": seconds, "psnr": mean_psnr(denoised, clean)}

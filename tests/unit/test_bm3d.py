@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from ssdenoise import denoise as stage
+from ssdenoise.config.specs import Storage
 from ssdenoise.errors import ConfigError
-from ssdenoise.methods.bm3d import BM3D, stabilized, unstabilized
+from ssdenoise.methods.bm3d import BM3D, HALO, stabilized, unstabilized
 from ssdenoise.noise import NoiseModel
-from tests.conftest import NOISE, scene
+from tests.conftest import NOISE, make_store, scene
+from tests.unit.test_denoise import FLOAT, make_model, run, whole
 
 installed = pytest.mark.skipif(importlib.util.find_spec("bm3d") is None, reason="bm3d is not installed: noncommercial")
 
@@ -54,3 +58,18 @@ def test_noise_is_removed(shape: tuple[int, ...], stabilize: bool) -> None:
     method = BM3D(stabilize=stabilize)
     found = method.denoise(method.build(1, len(shape), [noise]), noisy).mean
     assert (found - clean).square().mean() < 0.15 * (noisy - clean).square().mean()
+
+
+@installed
+@pytest.mark.parametrize(("ndim", "shape"), [(2, (1, 1, 1, 150, 330)), (3, (1, 1, 4, 40, 260))])
+def test_tiles_equal_the_whole(
+    ndim: int, shape: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Volumes several halos wide, so that a tile does not see all of them."""
+    monkeypatch.setattr(stage, "TILE_VOXELS", 1)
+    noisy = np.random.default_rng(0).poisson(scene(shape) / 20).astype(np.uint16)
+    volume = make_store(tmp_path, "noisy", noisy, Storage(chunk=(2, 16, 16), shard=(4, 64, 64)))
+    model = make_model(tmp_path, volume, "bm3d", ndim)
+    assert max(HALO[ndim], 64) < shape[-1] - 64
+    tiled = run(FLOAT, volume, model, tmp_path / "out").read((slice(None),) * 5)
+    assert np.abs(tiled - whole(volume, model)).max() < 1e-5 * noisy.std()

@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 from ssdenoise.calibrate import calibrate
 from ssdenoise.calibrate.correlation import correlation
-from ssdenoise.calibrate.defects import defects
+from ssdenoise.calibrate.defects import defects, saturation
 from ssdenoise.calibrate.transfer import fit, transfer_curve
 from ssdenoise.config.specs import CalibrateSpec
 from ssdenoise.errors import FormatError
@@ -162,13 +162,27 @@ def test_saturation_zeros_and_hot_pixels_are_counted() -> None:
     found = defects(noisy, noise, np.dtype("uint16"))
     assert found["hot_pixels"]["positions"] == [list(place) for place in hot]
     assert found["hot_pixels"]["share"] == pytest.approx(3 / 128**2)
-    assert found["saturated_share"] == 0
-    cut = np.minimum(noisy, 600)
-    assert defects(cut, noise, np.dtype("uint16"))["saturated_share"] == pytest.approx(np.mean(cut == 600))
-    full = np.minimum(noisy / 2, 255)
-    assert defects(full, noise, np.dtype("uint8"))["saturated_share"] == pytest.approx(np.mean(full == 255))
+    assert saturation(noisy, np.dtype("uint16")) is None
+    assert saturation(np.minimum(noisy, 600), np.dtype("uint16")) == 600
+    assert saturation(np.minimum(noisy / 2, 255), np.dtype("uint8")) == 255
     dark = np.maximum(noisy - 300, 0)
     assert defects(dark, noise, np.dtype("uint16"))["zero_share"] == pytest.approx(np.mean(dark == 0))
+
+
+@pytest.mark.parametrize("repeats", [False, True])
+def test_saturation_does_not_bend_the_line(repeats: bool) -> None:
+    """A fifth of the scene is as bright as the detector can tell, where the noise is gone."""
+    clean = 5 * smooth_scene((4, 256, 256))
+    clean = np.stack([clean[0]] * 4)[:, None] if repeats else clean[None]
+    noisy = np.minimum(RNG(0).poisson(clean / 2) * 2.0, np.quantile(clean, 0.8) // 2 * 2)
+    saturated = saturation(noisy, np.dtype("uint16"))
+    assert saturated == noisy.max()
+    bent, straight = (
+        fit(transfer_curve(noisy, repeats=repeats, saturated=value))[0]["poisson_gaussian"].gain
+        for value in (None, saturated)
+    )
+    assert straight == pytest.approx(2, rel=0.05)
+    assert bent < 1.5
 
 
 # --- the stage -----------------------------------------------------------------------------------------------------
@@ -184,7 +198,7 @@ def stored(tmp_path: Path, noisy: np.ndarray) -> Path:
         ("white", 0.0, {"name": "hqssl", "likelihood": "gaussian"}),
         ("white", 20.0, {"name": "hqssl", "likelihood": "poisson_gaussian"}),
         ("along x", 0.0, {"name": "structn2v", "mask": "calibrated"}),
-        ("both", 0.0, {"name": "sasl"}),
+        ("both", 0.0, {"name": "sasl", "radius": 4}),
     ],
 )
 def test_a_method_is_recommended_that_suits_the_noise(

@@ -83,6 +83,21 @@ def test_a_dataset_can_take_another_one_s_models(tmp_path: Path) -> None:
     assert len(found.jobs()) == 2
 
 
+def test_a_dataset_can_be_there_for_training_only(tmp_path: Path) -> None:
+    def found(sheet: str) -> Project:
+        (tmp_path / "a.npy").touch()
+        (tmp_path / "datasets.tsv").write_text(f"dataset\tnoisy\tmodel\ttrain_only\n{sheet}")
+        return Project({"run": "r", "datasets": "datasets.tsv", "methods": {"n2v": {"name": "n2v"}}}, tmp_path)
+
+    assert found("a\ta.npy\t\ttrue\nb\ta.npy\ta\t\n").jobs() == [("b", "measured", "n2v", 0)]
+    with pytest.raises(SsdenoiseError, match="no other takes its models"):
+        found("a\ta.npy\t\ttrue\nb\ta.npy\t\t\n")
+    with pytest.raises(SsdenoiseError, match="one of the two"):
+        found("a\ta.npy\tb\ttrue\nb\ta.npy\ta\ttrue\n")
+    with pytest.raises(SsdenoiseError, match="train_only"):
+        found("a\ta.npy\t\tyes, please\nb\ta.npy\ta\t\n")
+
+
 def test_where_pairs_come_from(tmp_path: Path) -> None:
     def row(pair: str) -> object:
         return project(tmp_path, N2N, pair=pair).train("d", "measured", "n2n", 0)

@@ -13,7 +13,7 @@ from ssdenoise.calibrate import calibrate
 from ssdenoise.commit import commit
 from ssdenoise.config.models import TrainSpec
 from ssdenoise.config.specs import CalibrateSpec, DenoiseSpec, Storage
-from ssdenoise.denoise import denoise, estimate
+from ssdenoise.denoise import denoise, estimate, filled_up
 from ssdenoise.errors import FormatError, MissingInputError
 from ssdenoise.methods import METHODS
 from ssdenoise.model import load_model
@@ -56,8 +56,8 @@ def whole(volume: Volume, model: Path) -> np.ndarray:
     loaded = load_model(model)
     stride = (1,) * (5 - loaded.ndim) + tuple(loaded.net.stride)
     values = loaded.normalization.apply(volume.read((slice(None),) * 5))
-    padded = np.pad(values, [(0, -n % s) for n, s in zip(values.shape, stride, strict=True)])
-    mean, _ = estimate(loaded, padded, CPU)
+    pad = [-n % s for n, s in zip(values.shape, stride, strict=True)]
+    mean, _ = estimate(loaded, filled_up(values, pad, loaded.net), CPU)
     return loaded.normalization.invert(mean[tuple(slice(0, n) for n in volume.shape)])
 
 

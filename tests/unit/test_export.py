@@ -14,7 +14,9 @@ import pytest
 from ssdenoise import denoise as stage
 from ssdenoise.config.specs import Storage
 from ssdenoise.errors import ConfigError, FormatError
-from ssdenoise.export import citations, export, smallest
+from ssdenoise.export import export
+from ssdenoise.export.graph import smallest
+from ssdenoise.export.package import citations
 from ssdenoise.methods import METHODS
 from ssdenoise.model import load_model
 from ssdenoise.store import Volume

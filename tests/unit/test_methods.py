@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -103,15 +104,17 @@ def test_n2n_criteria_find_the_mean_the_median_and_the_mode() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spatial", "percent"), [((64, 64), 1.5), ((64, 64), 0.198), ((16, 32, 32), 1.5), ((20, 21), 4)]
+    ("spatial", "percent"),
+    [
+        *(((64, 64), 1.5), ((64, 64), 0.198), ((20, 21), 4), ((16, 32, 32), 1.5)),
+        *(((1, 64, 64), 1.5), ((2, 64, 64), 1.5), ((5, 64, 64), 0.198)),
+    ],
 )
 def test_n2v_hides_the_share_asked_for_in_2d_and_3d(spatial: tuple[int, ...], percent: float) -> None:
     hidden = stratified(torch.Size((3, 2, *spatial)), percent, generator())
-    side = round((100 / percent) ** (1 / len(spatial)))
-    assert hidden.shape[2] == np.prod([-(-n // min(side, n)) for n in spatial])
-    # boxes that do not fit are moved back inside, so a little more than asked for may be hidden
     share = 100 * hidden.shape[2] / np.prod(spatial)
-    assert percent * 0.9 < share < percent * 1.9
+    assert share == pytest.approx(percent, rel=0.15)  # boxes are whole
+    assert all(len(set(voxels.tolist())) == len(voxels) for voxels in hidden.flatten(0, 1))
     assert hidden.min() >= 0
     assert hidden.max() < np.prod(spatial)
 
@@ -139,6 +142,18 @@ def test_n2v_replaces_by_each_other_neighbour_equally_often_and_never_by_itself(
     ]
     observed = [int(np.count_nonzero(chosen == y * size + x)) for y, x in inside]
     assert sum(observed) == 60_000
+    assert stats.chisquare(observed).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("at", [(2, 3, 3), (0, 0, 5), (4, 1, 6)])
+def test_n2v_draws_each_neighbour_in_3d_equally_often(at: tuple[int, int, int]) -> None:
+    size, radii = (5, 9, 7), (1, 2, 2)
+    flat = torch.full((1, 1, 60_000), int(np.ravel_multi_index(at, size)))
+    chosen = neighbours(flat, torch.Size(size), radii, generator()).flatten().numpy()
+    ranges = [range(max(0, i - r), min(n, i + r + 1)) for i, r, n in zip(at, radii, size, strict=True)]
+    inside = [place for place in itertools.product(*ranges) if place != at]
+    observed = np.bincount(chosen, minlength=np.prod(size))[[np.ravel_multi_index(place, size) for place in inside]]
+    assert observed.sum() == 60_000
     assert stats.chisquare(observed).pvalue > 1e-3
 
 
@@ -282,6 +297,12 @@ def test_neighbor2neighbor_loss_is_that_of_the_paper() -> None:
     expected = ((2 * g1 - g2) ** 2).mean() + 2.0 * 0.25 * ((2 * g1 - g2 - (2 * g1 - 2 * g2)) ** 2).mean()
     loss = Neighbor2Neighbor().loss(Double(), Batch(y), generator(3), 0.25)  # type: ignore[arg-type]
     assert loss.item() == pytest.approx(expected.item())
+
+
+def test_n2c_does_not_average_the_clean_image_in() -> None:
+    assert N2N(both_directions=True).averages_pair
+    with pytest.raises(ValueError, match="`both_directions` is for pairs"):
+        METHODS["n2c"](both_directions=True)  # type: ignore[call-arg]
 
 
 def test_n2c_learns_the_target_it_is_given() -> None:

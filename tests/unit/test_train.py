@@ -155,10 +155,13 @@ def test_thinned_pairs_differ_from_step_to_step_and_share_the_scene(counts: Volu
 def test_learning_rate_ramps_up_and_down() -> None:
     rates = [learning_rate(t, 2.0) for t in np.linspace(0, 1, 101)]
     assert rates[0] == 0
-    assert max(rates) == 2.0
     assert rates[-1] == pytest.approx(0, abs=1e-12)
-    assert all(b >= a for a, b in itertools.pairwise(rates[:11]))
-    assert all(b <= a for a, b in itertools.pairwise(rates[50:]))
+    # up in the first tenth, down in the second half, and not the other way round
+    assert all(b > a for a, b in itertools.pairwise(rates[:11]))
+    assert rates[5] == pytest.approx(1.0)
+    assert set(rates[10:51]) == {2.0}
+    assert all(b < a for a, b in itertools.pairwise(rates[50:]))
+    assert rates[75] == pytest.approx(2 * 0.25)  # half of the cosine, squared
 
 
 def test_a_loss_that_is_not_finite_ends_with_a_reason(

@@ -19,7 +19,7 @@ except SsdenoiseError as error:
 RUN = PROJECT.config.run
 JOBS = PROJECT.jobs()
 MODEL = f"results/{RUN}/{{dataset}}/{{noise}}/{{entry}}/seed-{{seed}}"
-FIGURES = [f"{d}/{n}" for d in PROJECT.datasets for n in PROJECT.noise_of(d)]
+FIGURES = [f"{dataset}/{noise}" for dataset, noise in PROJECT.scenes()]
 PRODUCTS = [
     f"{dataset}/{noise}/{entry}/seed-{seed}/{product}.ome.zarr"
     for dataset, noise, entry, seed in JOBS
