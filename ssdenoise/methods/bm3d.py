@@ -42,7 +42,7 @@ class BM3D(Method):
     unbiased [3]_.
 
     The second step matches blocks of the first estimate, which where the image is flat are alike but for rounding. So
-    tiles agree with the whole to a hundredth of the noise's standard deviation, not to rounding.
+    tiles agree with the whole to a twentieth of the noise's standard deviation, not to rounding.
 
     The package (``pip install ssdenoise[bm3d]``) may be used for nonprofit, noncommercial purposes only.
 

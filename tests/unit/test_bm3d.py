@@ -62,7 +62,7 @@ def test_noise_is_removed(shape: tuple[int, ...], stabilize: bool) -> None:
 
 @installed
 @pytest.mark.parametrize(("ndim", "shape"), [(2, (1, 1, 1, 150, 330)), (3, (1, 1, 4, 24, 150))])
-def test_tiles_equal_the_whole_to_a_hundredth_of_the_noise(
+def test_tiles_equal_the_whole_to_a_twentieth_of_the_noise(
     ndim: int, shape: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Volumes several halos wide, so that a tile does not see all of them."""
@@ -73,4 +73,4 @@ def test_tiles_equal_the_whole_to_a_hundredth_of_the_noise(
     assert (shape[-1] - 1) // 64 * 64 > HALO[ndim], "the last tile must not see all"
     tiled = run(FLOAT, volume, model, tmp_path / "out").read((slice(None),) * 5)
     noise = np.sqrt(noisy.mean())  # photons
-    assert np.sqrt(np.mean((tiled - whole(volume, model)) ** 2)) < 1e-2 * noise
+    assert np.sqrt(np.mean((tiled - whole(volume, model)) ** 2)) < 5e-2 * noise
