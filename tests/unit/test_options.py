@@ -79,14 +79,15 @@ def test_the_average_of_weights_is_exponential_and_survives_a_kill(
 
     monkeypatch.setattr(N2V, "loss", spy)
     dies = False
-    spec = spec_for("n2v", weight_average=0.5)
+    spec = spec_for("n2v", weight_average=0.35)
     train(spec, counts.path, None, tmp_path / "c.json", tmp_path / "whole", CPU)
     plain = spec_for("n2v")
     train(plain, counts.path, None, tmp_path / "c.json", tmp_path / "plain", CPU)
     last = next(load_model(tmp_path / "plain").net.parameters()).detach()
     average = seen[1]  # weights after the first step, after which the average begins
-    for weights in [*seen[2:6], last]:
-        average = 0.5 * average + 0.5 * weights
+    for number, weights in enumerate([*seen[2:6], last], 1):
+        decay = min(0.35, (1 + number) / (10 + number))  # grows up to what was asked for
+        average = decay * average + (1 - decay) * weights
     found = next(load_model(tmp_path / "whole").net.parameters()).detach()
     torch.testing.assert_close(found, average)
     assert not torch.equal(found, last)
