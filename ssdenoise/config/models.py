@@ -126,11 +126,6 @@ class Dataset(Strict):
     def _integer(cls, value: object) -> object:
         return int(value) if isinstance(value, str) and value.isdigit() else value
 
-    @field_validator("train_only", mode="before")
-    @classmethod
-    def _truth(cls, value: object) -> object:
-        return {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
-
     @model_validator(mode="after")
     def _one_situation(self) -> Dataset:
         if (self.clean is None) == (self.noisy is None):

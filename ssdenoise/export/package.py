@@ -138,6 +138,7 @@ def readme(model: Model, description: dict[str, Any], name: str) -> str:
 
     method = (inspect.getdoc(type(model.method)) or "").partition("\n")[0]
     learned_from = {None: "noisy images alone", "pair": "pairs of noisy images", "clean": "clean images"}
+    filling = "by mirrored voxels" if model.net.padding == "reflect" else "with the offset, never with mirrored voxels"
     uncertainty = "\nThe second output is the standard deviation of the first.\n" if model.method.probabilistic else ""
     return f"""# {name}
 
@@ -154,7 +155,7 @@ The model suits images of the same instrument, structure and exposure, and no ot
 
 Sizes must be multiples of the stride ({by_axis(model.net.stride)}).
 Tiles that overlap by the halo ({by_axis(model.net.halo)}) and are cropped by it give what the whole image gives.
-Where an image ends, pad it with the offset.
+Where an image ends, fill it up to such a multiple {filling}.
 
 ## Validation
 
