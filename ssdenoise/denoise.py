@@ -80,14 +80,9 @@ def denoise(
     volume, loaded = Volume(noisy), load_model(model)
     volumes = [volume] + ([Volume(pair)] if pair else [])
     code = code_hash("denoise", loaded.method.name)
-    if loaded.channels != volume.shape[1]:
-        raise FormatError(
-            f"{volume.path} has {volume.shape[1]} channels, the model {model} was trained on {loaded.channels}"
-        )
     if not 0 <= slab < slabs:
         raise ConfigError(f"slab {slab} of {slabs}: slabs count from 0 to {slabs - 1}")
-    if volumes[-1].shape != volume.shape:
-        raise FormatError(f"{volumes[-1].path} has shape {volumes[-1].shape}, {volume.path} {volume.shape}")
+    _check(volumes, loaded, model)
     key = digest(dump(spec), *(each.digest for each in volumes), loaded.digest, code)
     writers = {
         product: ShardWriter(output / f"{product}.ome.zarr", layout, key)
@@ -127,6 +122,17 @@ def denoise(
     }
     write_json(output / "slabs" / f"{slab}-of-{slabs}.json", result)
     return result
+
+
+def _check(volumes: Sequence[Volume], loaded: Model, model: Path) -> None:
+    """Refuse volumes that the model or the pair does not fit."""
+    volume = volumes[0]
+    if loaded.channels != volume.shape[1]:
+        raise FormatError(
+            f"{volume.path} has {volume.shape[1]} channels, the model {model} was trained on {loaded.channels}"
+        )
+    if volumes[-1].shape != volume.shape:
+        raise FormatError(f"{volumes[-1].path} has shape {volumes[-1].shape}, {volume.path} {volume.shape}")
 
 
 def _layouts(spec: DenoiseSpec, volume: Volume, model: Model) -> dict[str, Layout]:
