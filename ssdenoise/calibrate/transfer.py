@@ -8,6 +8,7 @@ which a normal distribution does not have and photons do: ``gain**2 * (signal - 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,6 +25,9 @@ DIFFERENCE = np.outer([1, -2, 1], [1, -2, 1]) / 6.0
 
 #: Points of the curve.
 BINS = 24
+
+#: Share of each point's voxels that is kept, those in the smoothest surroundings, but not fewer than so many voxels.
+SMOOTHEST, FEWEST = 0.25, 1000
 
 #: Values further from zero than this many standard deviations are edges and hot pixels, not noise; so many times the
 #: variance of a normal distribution lies within.
@@ -75,16 +79,20 @@ def transfer_curve(planes: FloatArray, *, repeats: bool = False, saturated: floa
         # a deviation from the mean of n is the sum of the voxel's noise times 1 - 1/n and n - 1 others' times -1/n
         cubes = ((1 - 1 / n) ** 3 - (n - 1) / n**3) / ((n - 1) / n) ** 1.5
     else:
-        inner = (slice(2, -2), slice(2, -2))
         flat = planes.reshape(-1, *planes.shape[-2:])
-        local = np.concatenate([uniform_filter(plane, 3)[inner].ravel() for plane in flat])
-        key = np.concatenate([_around(plane)[inner].ravel() for plane in flat])
-        noise = np.concatenate([convolve(plane, DIFFERENCE)[inner].ravel() for plane in flat])
-        cut_off = np.concatenate([maximum_filter(plane >= top, 3)[inner].ravel() for plane in flat])
+
+        def inner(function: Callable[[FloatArray], npt.NDArray[Any]]) -> Values:
+            return np.concatenate([function(plane)[3:-3, 3:-3].ravel() for plane in flat])
+
+        local, key = inner(lambda plane: uniform_filter(plane, 3)), inner(_around)
+        noise, texture = inner(lambda plane: convolve(plane, DIFFERENCE)), inner(_texture)
+        cut_off = inner(lambda plane: maximum_filter(plane >= top, 3))
         cubes = float((DIFFERENCE**3).sum())
     groups = np.array_split(np.argsort(key, kind="stable"), min(BINS, max(1, len(local) // 64)))
     # whole points, as leaving out the voxels alone would cut the noise of those that remain
     groups = [group for group in groups if cut_off[group].mean() <= CUT_OFF] or groups
+    if not repeats:
+        groups = [group[np.argsort(texture[group])[: max(FEWEST, int(SMOOTHEST * len(group)))]] for group in groups]
     brightness = np.array([local[group].mean() for group in groups])
     variance = np.array([_spread(noise[group]) for group in groups])
     thirds = [_third(noise[group], spread) for group, spread in zip(groups, variance, strict=True)]
@@ -100,6 +108,17 @@ def _around(image: FloatArray) -> FloatArray:
     """
     size = (1,) * (image.ndim - 2)
     return np.asarray(25 * uniform_filter(image, (*size, 5, 5)) - 9 * uniform_filter(image, (*size, 3, 3))) / 16
+
+
+def _texture(image: FloatArray) -> FloatArray:
+    """Variance of the 40 pixels around the 3x3 in the middle of 7x7.
+
+    The second difference leaves fine texture, which would pass for noise; so noise is measured where there is least
+    of it. As the noise of these pixels has nothing to do with that in the middle, the choice does not favour noise
+    that happens to be weak.
+    """
+    means = [(49 * uniform_filter(x, 7) - 9 * uniform_filter(x, 3)) / 40 for x in (image, image**2)]
+    return np.asarray(means[1] - means[0] ** 2)
 
 
 def _spread(noise: Values) -> float:

@@ -82,7 +82,13 @@ class BlindSpot(Network):
             self.halo = tuple(map(max, self.halo, halo_of(self.aside.reach(need), self.stride)))
 
     def forward(self, x: Tensor) -> Tensor:
-        views = [self._look(0, x.rot90(turns, (-2, -1))).rot90(-turns, (-2, -1)) for turns in range(4)]
+        turned = [x.rot90(turns, (-2, -1)) for turns in range(4)]
+        if self.training and x.shape[-2] == x.shape[-1]:
+            # in one go: faster on small patches, but four times the memory, which large tiles cannot spare
+            seen = self._look(0, torch.cat(turned)).chunk(4)
+        else:
+            seen = [self._look(0, view) for view in turned]
+        views = [view.rot90(-turns, (-2, -1)) for turns, view in enumerate(seen)]
         if len(self.unets) == 2:
             views += [self._look(1, x), self._look(1, x.flip(2)).flip(2)]
         if self.aside is not None:

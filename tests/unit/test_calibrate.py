@@ -87,6 +87,15 @@ def test_photon_counts_have_gain_one() -> None:
     assert models["poisson_gaussian"].gain == pytest.approx(1, rel=0.1)
 
 
+def test_texture_does_not_pass_for_noise() -> None:
+    """Fine texture, twice as strong as the noise, on half of each plane."""
+    rng = RNG(0)
+    clean = np.zeros((1, 4, 256, 256)) + np.linspace(0, 2000, 256)[:, None]
+    clean[..., :128] += rng.normal(0, 20, (4, 256, 128))
+    found = fit(transfer_curve(clean + rng.normal(0, 10, clean.shape)))[0]["gaussian"].read_noise
+    assert found == pytest.approx(10, rel=0.05)
+
+
 def test_a_noiseless_plane_has_no_noise() -> None:
     models, offset_from, _ = fit(transfer_curve(np.full((1, 1, 64, 64), 5.0)))
     assert models["gaussian"].read_noise == 0
@@ -172,7 +181,7 @@ def test_saturation_zeros_and_hot_pixels_are_counted() -> None:
 @pytest.mark.parametrize("repeats", [False, True])
 def test_saturation_does_not_bend_the_line(repeats: bool) -> None:
     """A fifth of the scene is as bright as the detector can tell, where the noise is gone."""
-    clean = 5 * smooth_scene((4, 256, 256))
+    clean = 5 * smooth_scene((4, 512, 512))
     clean = np.stack([clean[0]] * 4)[:, None] if repeats else clean[None]
     noisy = np.minimum(RNG(0).poisson(clean / 2) * 2.0, np.quantile(clean, 0.8) // 2 * 2)
     saturated = saturation(noisy, np.dtype("uint16"))
