@@ -81,12 +81,12 @@ def transfer_curve(planes: FloatArray, *, repeats: bool = False, saturated: floa
     else:
         flat = planes.reshape(-1, *planes.shape[-2:])
 
-        def inner(function: Callable[[FloatArray], npt.NDArray[Any]]) -> Values:
+        def inner(function: Callable[[FloatArray], FloatArray]) -> FloatArray:
             return np.concatenate([function(plane)[3:-3, 3:-3].ravel() for plane in flat])
 
         local, key = inner(lambda plane: uniform_filter(plane, 3)), inner(_around)
         noise, texture = inner(lambda plane: convolve(plane, DIFFERENCE)), inner(_texture)
-        cut_off = inner(lambda plane: maximum_filter(plane >= top, 3))
+        cut_off = inner(lambda plane: maximum_filter(plane, 3)) >= top
         cubes = float((DIFFERENCE**3).sum())
     groups = np.array_split(np.argsort(key, kind="stable"), min(BINS, max(1, len(local) // 64)))
     # whole points, as leaving out the voxels alone would cut the noise of those that remain

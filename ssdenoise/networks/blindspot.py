@@ -85,7 +85,7 @@ class BlindSpot(Network):
         turned = [x.rot90(turns, (-2, -1)) for turns in range(4)]
         if self.training and x.shape[-2] == x.shape[-1]:
             # in one go: faster on small patches, but four times the memory, which large tiles cannot spare
-            seen = self._look(0, torch.cat(turned)).chunk(4)
+            seen: Sequence[Tensor] = self._look(0, torch.cat(turned)).chunk(4)
         else:
             seen = [self._look(0, view) for view in turned]
         views = [view.rot90(-turns, (-2, -1)) for turns, view in enumerate(seen)]
