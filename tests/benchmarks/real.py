@@ -27,8 +27,11 @@ MINUTES = 2.0
 
 
 def planes(store: Path) -> Images:
-    """All planes of a volume with one channel."""
-    return list(Volume(store).read((slice(None),) * 5)[:, 0].astype(np.float32).reshape(-1, *Volume(store).shape[3:]))
+    """All planes of a volume, YX, or CYX if it has several channels."""
+    voxels = Volume(store).read((slice(None),) * 5).astype(np.float32)
+    _, channels, _, *size = voxels.shape
+    shape = (-1, channels, *size) if channels > 1 else (-1, *size)
+    return list(voxels.transpose(0, 2, 1, 3, 4).reshape(shape))
 
 
 def fitted(denoised: Images, reference: Images) -> Images:
