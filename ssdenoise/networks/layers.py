@@ -52,8 +52,10 @@ class Conv(nn.Module):
         super().__init__()
         self.causal, self.kernel, self.slope = causal, kernel, slope
         padding = [kernel // 2] * ndim
-        if causal is not None:
-            padding[causal] = kernel - 1
+        self.ahead: list[int] = []  # rows before the first, as `functional.pad` wants them: last axis first
+        if causal is not None and kernel > 1:
+            padding[causal] = 0
+            self.ahead = [0, 0] * (ndim - 1 - causal) + [kernel - 1, 0]
         layer = {2: nn.Conv2d, 3: nn.Conv3d}[ndim]
         self.conv = layer(inputs, outputs, kernel, padding=tuple(padding))  # type: ignore[arg-type]
         # He et al. 2015; gain 1 where no rectifier follows
@@ -62,15 +64,14 @@ class Conv(nn.Module):
         self.norm = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}[ndim](outputs) if batch_norm else None
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.ahead:
+            x = functional.pad(x, self.ahead)
         if self.slope is None and torch.is_autocast_enabled(x.device.type):
             # what comes out is a mean or a variance: the eight bits of bfloat16 are too few
             with torch.autocast(x.device.type, enabled=False):
                 y: Tensor = self.conv(x.float())
         else:
             y = self.conv(x)
-        if self.causal is not None and self.kernel > 1:
-            axis = self.causal + 2
-            y = y.narrow(axis, 0, x.shape[axis])  # symmetric padding by k-1 made k-1 rows too many at the end
         if self.norm is not None:
             y = self.norm(y)
         return y if self.slope is None else functional.leaky_relu_(y, self.slope)

@@ -3,9 +3,9 @@
     python peer.py n2v|n2n MINUTES SEED IMAGES.npz DENOISED.npz      prints one line of JSON
 
 The first file holds `train` and, for n2n, `target` (SYX, float32), and `test_0`, `test_1`, ... (YX); or all of them
-with channels (SCYX and CYX). The second gets `denoised_0`, ... The method's and the network's options are CAREamics' own
-defaults; patches of 64x64, 16 a step, are those of its examples. Whole images pass its trained network at once. Only
-steps are timed, not its set-up, and training stops at the budget.
+with channels (SCYX and CYX). The second gets `denoised_0`, ... The method's and the network's options are CAREamics'
+own defaults; patches of 64x64, 16 a step, are those of its examples. Whole images pass its trained network at once.
+Only steps are timed, not its set-up, and training stops at the budget.
 """
 
 import json
