@@ -39,6 +39,7 @@ class N2N(TrainedMethod):
     target: ClassVar[Literal["pair", "clean"] | None] = "pair"
 
     name: Literal["n2n"] = "n2n"
+    learning_rate: float = Field(2e-3, gt=0, description="Peak learning rate of Adam; twice that is unsteady.")
     criterion: Literal["l2", "l1", "l0"] = Field(
         "l2", description="Loss: `l2` estimates the mean, `l1` the median, `l0` (annealed) the mode."
     )
