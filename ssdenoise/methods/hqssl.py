@@ -116,7 +116,7 @@ class HQSSL(TrainedMethod):
         if self.network == "paper":
             return BlindSpot(ndim, inputs, outputs, width=48, depth=5, head=(96, 96), mix=(384, 96), beside=beside)
         # deeper, it would look further than a patch of 64 pixels reaches, and do worse on whole images than on patches
-        return BlindSpot(ndim, inputs, outputs, width=16, depth=2, head=(16, 16), mix=(32, 16), beside=beside)
+        return BlindSpot(ndim, inputs, outputs, width=16, depth=2, head=(16, 16), mix=(64, 32), beside=beside)
 
     def build(self, channels: int, ndim: int, noise: Sequence[NoiseModels]) -> Network:
         net = super().build(channels, ndim, noise)
