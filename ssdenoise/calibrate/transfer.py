@@ -1,9 +1,10 @@
 """The photon transfer curve: variance of the noise by brightness, and the gain, offset and read noise it tells.
 
-In each plane a second-difference filter removes what is smooth and leaves noise of the same variance; of repeats, the
-deviations from their mean are the noise. Photon noise has ``variance = gain * (signal - offset) + read_noise**2``, a
-line of which one volume gives slope and intercept only. What separates offset from read noise is the third cumulant,
-which a normal distribution does not have and photons do: ``gain**2 * (signal - offset)``.
+In each plane a second-difference filter removes what is smooth and leaves noise of the same variance, and of places
+equally bright those with the least texture around them count; of repeats, the deviations from their mean are the noise.
+Photon noise has ``variance = gain * (signal - offset) + read_noise**2``, a line of which one volume gives slope and
+intercept only. What separates offset from read noise is the third cumulant, which a normal distribution does not have
+and photons do: ``gain**2 * (signal - offset)``.
 """
 
 from __future__ import annotations
@@ -16,12 +17,16 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import convolve, maximum_filter, uniform_filter
 
+from ssdenoise.errors import FormatError
 from ssdenoise.noise import FloatArray, NoiseModel
 
 Values = npt.NDArray[np.float64]
 
 #: Zero on planes that are locally linear in X or in Y; divided by its norm (Immerkaer 1996).
 DIFFERENCE = np.outer([1, -2, 1], [1, -2, 1]) / 6.0
+
+#: Pixels a side that a value of the noise and what surrounds it are taken from.
+WINDOW = 7
 
 #: Points of the curve.
 BINS = 24
@@ -68,6 +73,11 @@ def transfer_curve(planes: FloatArray, *, repeats: bool = False, saturated: floa
         Whether the time points show the same scene.
     saturated : float, optional
         Value at which voxels saturate.
+
+    Raises
+    ------
+    FormatError
+        If planes are too small, unless there are repeats.
     """
     top = np.inf if saturated is None else saturated
     if repeats:
@@ -80,9 +90,14 @@ def transfer_curve(planes: FloatArray, *, repeats: bool = False, saturated: floa
         cubes = ((1 - 1 / n) ** 3 - (n - 1) / n**3) / ((n - 1) / n) ** 1.5
     else:
         flat = planes.reshape(-1, *planes.shape[-2:])
+        if min(flat.shape[1:]) < WINDOW:
+            raise FormatError(
+                f"planes of {flat.shape[1:]} pixels (YX): noise is measured in windows of {WINDOW}x{WINDOW}"
+            )
+        rim = slice(WINDOW // 2, -(WINDOW // 2))
 
         def inner(function: Callable[[FloatArray], FloatArray]) -> FloatArray:
-            return np.concatenate([function(plane)[3:-3, 3:-3].ravel() for plane in flat])
+            return np.concatenate([function(plane)[rim, rim].ravel() for plane in flat])
 
         local, key = inner(lambda plane: uniform_filter(plane, 3)), inner(_around)
         noise, texture = inner(lambda plane: convolve(plane, DIFFERENCE)), inner(_texture)
@@ -111,13 +126,14 @@ def _around(image: FloatArray) -> FloatArray:
 
 
 def _texture(image: FloatArray) -> FloatArray:
-    """Variance of the 40 pixels around the 3x3 in the middle of 7x7.
+    """Variance of the 40 pixels around the 3x3 in the middle of the window.
 
     The second difference leaves fine texture, which would pass for noise; so noise is measured where there is least
     of it. As the noise of these pixels has nothing to do with that in the middle, the choice does not favour noise
     that happens to be weak.
     """
-    means = [(49 * uniform_filter(x, 7) - 9 * uniform_filter(x, 3)) / 40 for x in (image, image**2)]
+    n = WINDOW**2
+    means = [(n * uniform_filter(x, WINDOW) - 9 * uniform_filter(x, 3)) / (n - 9) for x in (image, image**2)]
     return np.asarray(means[1] - means[0] ** 2)
 
 

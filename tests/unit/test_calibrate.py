@@ -96,6 +96,11 @@ def test_texture_does_not_pass_for_noise() -> None:
     assert found == pytest.approx(10, rel=0.05)
 
 
+def test_planes_too_small_to_measure_noise_in_are_refused() -> None:
+    with pytest.raises(FormatError, match="windows of 7x7"):
+        transfer_curve(np.ones((1, 3, 6, 40)))
+
+
 def test_a_noiseless_plane_has_no_noise() -> None:
     models, offset_from, _ = fit(transfer_curve(np.full((1, 1, 64, 64), 5.0)))
     assert models["gaussian"].read_noise == 0

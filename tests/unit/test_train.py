@@ -200,10 +200,10 @@ def test_patches_are_cut_to_the_network_s_stride(
 
 
 def test_a_volume_smaller_than_the_stride_is_refused(tmp_path: Path) -> None:
-    volume = make_store(tmp_path, "thin", np.ones((1, 1, 3, 6, 40), np.uint16))
+    volume = make_store(tmp_path, "thin", np.ones((1, 1, 3, 7, 40), np.uint16))
     calibrate(CalibrateSpec(), volume.path, tmp_path / "c.json")
     with pytest.raises(FormatError, match="needs at least"):
-        train(spec_for("hqssl"), volume.path, None, tmp_path / "c.json", tmp_path / "m", CPU)
+        train(spec_for("sasl"), volume.path, None, tmp_path / "c.json", tmp_path / "m", CPU)
 
 
 def test_known_parameters_must_fit_the_likelihood(counts: Volume, calibration: Path, tmp_path: Path) -> None:
