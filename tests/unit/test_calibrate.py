@@ -40,11 +40,12 @@ def draw(noise: GaussianNoise | PoissonGaussianNoise, clean: np.ndarray, seed: i
 )
 def test_the_fitted_line_is_that_of_the_synthesis(noise: GaussianNoise | PoissonGaussianNoise) -> None:
     clean = smooth_scene((8, 256, 256)) + 100
-    model = fit(transfer_curve(draw(noise, clean)))[0]["poisson_gaussian"]
+    models = fit(transfer_curve(draw(noise, clean)))[0]
     signal = np.quantile(clean, [0.1, 0.5, 0.9])
     truth = noise.model()
     assert isinstance(truth, NoiseModel)
-    np.testing.assert_allclose(model.variance(signal), truth.variance(signal), rtol=0.05)
+    np.testing.assert_allclose(models["poisson_gaussian"].variance(signal), truth.variance(signal), rtol=0.05)
+    assert models["gaussian"].read_noise == pytest.approx(np.sqrt(truth.variance(clean).mean()), rel=0.03)
 
 
 @pytest.mark.parametrize("repeats", [False, True])
