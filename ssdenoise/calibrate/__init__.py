@@ -21,7 +21,7 @@ from ssdenoise.store import Volume
 
 log = logging.getLogger(__name__)
 
-#: Images looked at of each channel, evenly spaced, and pixels a side of what is read of each.
+#: Images looked at of each channel, and pixels a side of what is read of each.
 IMAGES, SIDE = 16, 1024
 
 
@@ -84,8 +84,8 @@ def _channel(volume: Volume, c: int, name: str, *, repeats: bool) -> dict[str, A
     planes = _sample(volume, c, repeats=repeats)
     saturated = saturation(planes, volume.array.dtype)
     curve = transfer_curve(planes, repeats=repeats, saturated=saturated)
-    models, offset_from, offset_error = fit(curve)
     intensities = volume.intensities()[c]
+    models, offset_from, offset_error = fit(curve, intensities.mean_and_spread()[0])
     return {
         "name": name,
         "models": {kind: asdict(model) for kind, model in models.items()}
@@ -100,7 +100,7 @@ def _channel(volume: Volume, c: int, name: str, *, repeats: bool) -> dict[str, A
 
 
 def _sample(volume: Volume, c: int, *, repeats: bool) -> FloatArray:
-    """Central crops of planes, (T, Z, Y, X): evenly spaced planes, of all time points if these are repeats."""
+    """Central crops of planes, (T, Z, Y, X): the middle planes of evenly spaced time points, of all if they repeat."""
     t, _, z, y, x = volume.shape
     times = np.unique(np.linspace(0, t - 1, min(t, IMAGES)).round().astype(int))
     if not repeats:

@@ -51,22 +51,16 @@ OFFSET_ERROR, OFFSET_ABOVE = 0.25, 2.0
 
 @dataclass(frozen=True)
 class TransferCurve:
-    """Points of equally many voxels each, darkest first: brightness, variance, third cumulant and its error.
-
-    `mean` is the brightness of all voxels, which that of the points is not: they leave out what has texture.
-    """
+    """Points of equally many voxels each, darkest first: brightness, variance, third cumulant and its error."""
 
     brightness: Values
     variance: Values
     cumulant: Values
     cumulant_error: Values
-    mean: float
 
     def to_json(self) -> dict[str, Any]:
         """Lists of numbers; what is not finite becomes null."""
-        points = {name: values for name, values in vars(self).items() if name != "mean"}
-        lists = {name: [v if np.isfinite(v) else None for v in values.tolist()] for name, values in points.items()}
-        return lists | {"mean": self.mean}
+        return {name: [v if np.isfinite(v) else None for v in values.tolist()] for name, values in vars(self).items()}
 
 
 def transfer_curve(planes: FloatArray, *, repeats: bool = False, saturated: float | None = None) -> TransferCurve:
@@ -118,7 +112,7 @@ def transfer_curve(planes: FloatArray, *, repeats: bool = False, saturated: floa
     variance = np.array([_spread(noise[group]) for group in groups])
     thirds = [_third(noise[group], spread) for group, spread in zip(groups, variance, strict=True)]
     cumulant, error = np.array(thirds).T / cubes if cubes > 1e-6 else np.full((2, len(groups)), np.inf)
-    return TransferCurve(brightness, variance, cumulant, np.abs(error), float(local.mean()))
+    return TransferCurve(brightness, variance, cumulant, np.abs(error))
 
 
 def _around(image: FloatArray) -> FloatArray:
@@ -166,17 +160,23 @@ def _third(noise: Values, variance: float) -> tuple[float, float]:
 
 
 def fit(
-    curve: TransferCurve,
+    curve: TransferCurve, mean: float
 ) -> tuple[dict[str, NoiseModel], Literal["third cumulant", "darkest brightness"], float | None]:
     """Fit each likelihood to a photon transfer curve.
 
     Points weigh by the inverse of their own variance (a variance estimate is as uncertain as it is large), with
     rounds of reweighting from the fitted line.
 
+    Parameters
+    ----------
+    curve : TransferCurve
+    mean : float
+        Mean brightness of the volume.
+
     Returns
     -------
     models : dict
-        `gaussian`, `poisson` and `poisson_gaussian`.
+        `gaussian`, the noise at the mean brightness; `poisson`; `poisson_gaussian`.
     offset_from : str
         Where the offset of `poisson_gaussian` comes from. Unless the third cumulant says otherwise, it is the darkest
         brightness that occurs. If no place was without photons, and they are too many to tell from the third cumulant,
@@ -205,7 +205,7 @@ def fit(
         dark, at_dark = -intercept / gain, 0.0
     poisson = float(np.sum(weight**2 * variance * brightness) / np.sum(weight**2 * brightness**2))
     models = {
-        "gaussian": NoiseModel(0.0, 0.0, float(np.sqrt(max(gain * curve.mean + intercept, 0.0)))),
+        "gaussian": NoiseModel(0.0, 0.0, float(np.sqrt(max(gain * mean + intercept, 0.0)))),
         "poisson": NoiseModel(max(poisson, 0.0), 0.0, 0.0),
         "poisson_gaussian": NoiseModel(float(gain), dark, float(np.sqrt(at_dark))),
     }

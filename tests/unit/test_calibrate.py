@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +27,10 @@ def smooth_scene(shape: tuple[int, ...]) -> np.ndarray:
     return gaussian_filter(scene(shape), (0,) * (len(shape) - 2) + (4, 4), mode="wrap")[None] - 100
 
 
+def fitted(planes: np.ndarray, **options: Any) -> tuple[dict[str, NoiseModel], str, float | None]:
+    return fit(transfer_curve(planes, **options), float(planes.mean()))
+
+
 def draw(noise: GaussianNoise | PoissonGaussianNoise, clean: np.ndarray, seed: int = 0) -> np.ndarray:
     return noise.draw(clean, Streams((seed,), (0,) * 5))
 
@@ -40,7 +45,7 @@ def draw(noise: GaussianNoise | PoissonGaussianNoise, clean: np.ndarray, seed: i
 )
 def test_the_fitted_line_is_that_of_the_synthesis(noise: GaussianNoise | PoissonGaussianNoise) -> None:
     clean = smooth_scene((8, 256, 256)) + 100
-    models = fit(transfer_curve(draw(noise, clean)))[0]
+    models = fitted(draw(noise, clean))[0]
     signal = np.quantile(clean, [0.1, 0.5, 0.9])
     truth = noise.model()
     assert isinstance(truth, NoiseModel)
@@ -58,7 +63,7 @@ def test_gain_offset_and_read_noise_of_faint_volumes_are_found(
     photons = np.maximum(photons - np.quantile(photons, 0.33), 0) / 5
     clean = offset + gain * (np.broadcast_to(photons[:, :4], (4, 4, 384, 512)) if repeats else photons)
     noise = PoissonGaussianNoise(kind="poisson_gaussian", gain=gain, offset=offset, read_noise=read_noise)
-    models, _, error = fit(transfer_curve(draw(noise, clean), repeats=repeats))
+    models, _, error = fitted(draw(noise, clean), repeats=repeats)
     found = models["poisson_gaussian"]
     assert found.gain == pytest.approx(gain, rel=0.05)
     assert found.offset == pytest.approx(offset, rel=0.05)
@@ -72,9 +77,9 @@ def test_offset_and_read_noise_are_told_apart_where_no_place_is_dark() -> None:
     photons = smooth_scene((16, 384, 512)) / 20
     photons += 10 - photons.min()
     noise = PoissonGaussianNoise(kind="poisson_gaussian", gain=2, offset=100, read_noise=5)
-    curve = transfer_curve(draw(noise, 100 + 2 * photons))
-    assert curve.brightness.min() > 119
-    models, offset_from, error = fit(curve)
+    noisy = draw(noise, 100 + 2 * photons)
+    assert transfer_curve(noisy).brightness.min() > 119
+    models, offset_from, error = fitted(noisy)
     assert offset_from == "third cumulant"
     assert error is not None
     assert abs(models["poisson_gaussian"].offset - 100) < min(4 * error, 10)
@@ -83,7 +88,7 @@ def test_offset_and_read_noise_are_told_apart_where_no_place_is_dark() -> None:
 
 def test_photon_counts_have_gain_one() -> None:
     counts = RNG(0).poisson(scene((1, 8, 256, 256)) / 50).astype(float)
-    models = fit(transfer_curve(counts))[0]
+    models = fitted(counts)[0]
     assert models["poisson"].gain == pytest.approx(1, rel=0.05)
     assert models["poisson_gaussian"].gain == pytest.approx(1, rel=0.1)
 
@@ -93,7 +98,7 @@ def test_texture_does_not_pass_for_noise() -> None:
     rng = RNG(0)
     clean = np.zeros((1, 4, 256, 256)) + np.linspace(0, 2000, 256)[:, None]
     clean[..., :128] += rng.normal(0, 20, (4, 256, 128))
-    found = fit(transfer_curve(clean + rng.normal(0, 10, clean.shape)))[0]["gaussian"].read_noise
+    found = fitted(clean + rng.normal(0, 10, clean.shape))[0]["gaussian"].read_noise
     assert found == pytest.approx(10, rel=0.05)
 
 
@@ -103,7 +108,7 @@ def test_planes_too_small_to_measure_noise_in_are_refused() -> None:
 
 
 def test_a_noiseless_plane_has_no_noise() -> None:
-    models, offset_from, _ = fit(transfer_curve(np.full((1, 1, 64, 64), 5.0)))
+    models, offset_from, _ = fitted(np.full((1, 1, 64, 64), 5.0))
     assert models["gaussian"].read_noise == 0
     assert models["poisson_gaussian"].variance(5.0) == 0
     assert offset_from == "darkest brightness"
@@ -193,8 +198,7 @@ def test_saturation_does_not_bend_the_line(repeats: bool) -> None:
     saturated = saturation(noisy, np.dtype("uint16"))
     assert saturated == noisy.max()
     bent, straight = (
-        fit(transfer_curve(noisy, repeats=repeats, saturated=value))[0]["poisson_gaussian"].gain
-        for value in (None, saturated)
+        fitted(noisy, repeats=repeats, saturated=value)[0]["poisson_gaussian"].gain for value in (None, saturated)
     )
     assert straight == pytest.approx(2, rel=0.05)
     assert bent < 1.5
