@@ -21,7 +21,7 @@ test: lint test-python
 
 test-python: $(VENV)/installed
 	@# a file's tests stay on one worker: those of the workflow share one finished run, and take longest, so come first
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder tests/workflow tests
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check ssdenoise tests
