@@ -20,13 +20,13 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 #: settings; these keep them, which made training 1.3 and inference up to 1.9 times faster on a CPU.
 MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_TOP_PAD_": "268435456"}
 
-Spec = Annotated[str, typer.Option(help="Options as JSON; see `ssdenoise schema` for what they mean.")]
+Spec = Annotated[str, typer.Option(help="Options as JSON, as `snakemake --dry-run --printshellcmds` shows them.")]
 Output = Annotated[Path, typer.Option(help="Product: a store or a folder.")]
 Store = Annotated[Path, typer.Option(help="Store of the noisy volume, or its zarr.json.")]
 Model = Annotated[Path, typer.Option(help="Folder of the model.")]
 Calibration = Annotated[Path, typer.Option(help="JSON file of `calibrate`.")]
-Gpu = Annotated[int, typer.Option(help="GPUs granted; 0: run on the CPU.")]
-Threads = Annotated[int, typer.Option(help="Threads granted.")]
+Gpu = Annotated[int, typer.Option(help="GPUs to use, 0 or 1; 0: the CPU.")]
+Threads = Annotated[int, typer.Option(help="Threads to use.")]
 
 
 def _folder(store: Path) -> Path:

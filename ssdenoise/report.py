@@ -51,7 +51,8 @@ def plot_images(
     """Draw one plane as the noisy input, each method and the reference, with the differences below.
 
     All images of the first row have the same display range, all differences of the second too. Without a reference
-    the second row shows what each method removed, and its uncertainty where it has one.
+    the second row shows denoised minus noisy. Behind the differences stand the standard deviations, from methods that
+    have one.
     """
     denoised = {name: folder / "denoised.ome.zarr" for name, folder in entries.items()}
     uncertainty = {name: folder / "uncertainty.ome.zarr" for name, folder in entries.items()}
@@ -69,7 +70,7 @@ def plot_images(
     differences = {name: image - base for name, image in images.items()}
     spread = 3 * float(np.median([np.std(d) for name, d in differences.items() if name != "noisy"]) or 1.0)
     extra = {f"std. dev. ({name})": _image(path, place) for name, path in uncertainty.items()}
-    columns = len(shown) + (1 if extra and not truth else 0)
+    columns = max(len(shown), len(images) + len(extra))
     figure, axes = plt.subplots(2, columns, figsize=(2.3 * columns, 5.1), squeeze=False, layout="constrained")
     for axis in axes.flat:
         axis.axis("off")

@@ -30,7 +30,8 @@ def recommend(channels: Sequence[dict[str, Any]], *, repeats: bool) -> tuple[dic
     else:
         likelihood = _likelihood(channels)
         entry = {"name": "hqssl", "likelihood": likelihood}
-        why = f"noise is independent between pixels, and its variance is that of a {likelihood} model"
+        growth = {"gaussian": "is about as strong everywhere", "poisson_gaussian": "grows with brightness"}[likelihood]
+        why = f"no correlation between pixels was found along Y or X, and the noise {growth}"
     return {"entry": entry, "why": why}, warnings
 
 
@@ -66,11 +67,12 @@ def _warnings(channel: dict[str, Any]) -> list[str]:
             "stacks are; denoise plane by plane (`ndim` 2)"
         )
     if channel["saturated_share"] > SATURATED:
-        texts.append(f"{name}: {channel['saturated_share']:.2%} of the voxels are saturated; their noise is cut off")
+        texts.append(f"{name}: {channel['saturated_share']:.2%} of the voxels are saturated: nothing can restore them")
     photon_like = channel["models"]["poisson_gaussian"]
     if channel["zero_share"] > ZERO and photon_like["read_noise"] > photon_like["gain"]:
         texts.append(
-            f"{name}: {channel['zero_share']:.1%} of the voxels are 0; if noise was clipped there, means are too high"
+            f"{name}: {channel['zero_share']:.1%} of the voxels are 0; if noise was clipped there, means are too high: "
+            "record with an offset"
         )
     if channel["hot_pixels"]["share"] > HOT:
         texts.append(

@@ -34,8 +34,9 @@ RAMP_UP, RAMP_DOWN = 0.1, 0.5
 #: Largest norm of the gradient.
 CLIP = 1.0
 
-#: Steps after which the log says how long the training will take.
-TIMED = 3
+#: Step after which the log says how long the training will take; the first, which sets up more than it trains, does not
+#: count.
+TIMED = 10
 
 #: Steps between two lines of the history, and between two checkpoints.
 EVERY = 50
@@ -113,8 +114,10 @@ def optimise(
                 average.update_parameters(net)
             losses.append(loss.item())
             bar.advance(task)
+            if step == start:
+                warm = clock.seconds()
             if step + 1 - start == TIMED:
-                seconds = clock.seconds() / TIMED
+                seconds = (clock.seconds() - warm) / (TIMED - 1)
                 log.info("%.2g s a step, about %.0f min to go", seconds, seconds * (method.steps - step - 1) / 60)
 
             # evaluate, log, save
