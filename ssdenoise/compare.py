@@ -38,7 +38,7 @@ PRINTED = {
 }
 
 WITH_TRUTH = (
-    "PSNR {average}, SSIM as the mean over planes (uniform 7x7 window), both against "
+    "PSNR {average}, SSIM as the mean over planes and channels (uniform 7x7 window), both against "
     "{truth}; data range {range}; denoised values as they are stored, noisy ones neither rounded nor clipped by us. "
     "Intervals: 95 %, circular block bootstrap over planes (runs of up to {block}), none for a single plane. "
 )
@@ -108,8 +108,9 @@ def compare(spec: CompareSpec, scores: Sequence[Path], output: Path) -> pd.DataF
 
 
 def _row(spec: CompareSpec, names: tuple[object, ...], part: pd.DataFrame) -> dict[str, object]:
-    part = part.sort_values(["t", "c", "z"])
-    errors, ssims = part["mean_squared_error"].to_numpy(), part["ssim"].to_numpy()
+    # the channels of a plane are one picture: its error is over all of them, and they are no independent samples
+    pictures = part.groupby(["t", "z"])[["mean_squared_error", "ssim"]].mean()
+    errors, ssims = (pictures[column].to_numpy() for column in pictures)
     data_range = float(part["data_range"].iloc[0])
     known = bool(np.isfinite(errors).all())
 
@@ -120,14 +121,14 @@ def _row(spec: CompareSpec, names: tuple[object, ...], part: pd.DataFrame) -> di
         return np.asarray(mean) if spec.average == "psnr" else psnr(mean, data_range)
 
     row: dict[str, object] = dict(zip(KEYS, names, strict=True)) | {
-        "planes": len(part),
+        "planes": len(pictures),
         "data_range": data_range,
         "reference_fit": part["reference_fit"].iloc[0],
     }
     psnr_lo, psnr_hi, ssim_lo, ssim_hi = [np.nan] * 4
-    if known and len(part) > 1:
+    if known and len(pictures) > 1:
         # of few planes, runs that long would all be the whole volume
-        block = min(spec.bootstrap_block, max(1, len(part) // 4))
+        block = min(spec.bootstrap_block, max(1, len(pictures) // 4))
         # one key for all methods: the same planes are resampled for each, so that rows can be compared
         drawn = [
             block_bootstrap(values, stream("bootstrap", *map(str, names[:3])), block=block)
@@ -173,7 +174,10 @@ def _caption(spec: CompareSpec, table: pd.DataFrame) -> str:
     sources = [f"{one.dataset}, {one.noise}, {one.method}: {one.source}" for one in spec.published]
     truth = " or ".join(kinds[s] for s in dict.fromkeys(known["situation"]))
     ranges = ", ".join(f"{r:g} ({d})" for d, r in zip(known["dataset"], known["data_range"], strict=True))
-    average = {"error": "over the pooled squared error of all planes", "psnr": "as the mean over planes"}[spec.average]
+    average = {
+        "error": "over the pooled squared error of all planes",
+        "psnr": "as the mean over planes, of all channels of a plane together",
+    }[spec.average]
     caption = WITH_TRUTH.format(average=average, truth=truth, range=ranges, block=spec.bootstrap_block)
     if far_off := list(dict.fromkeys(table.loc[table["level"] < 0, "dataset"])):
         caption += FAR_OFF.format(names=listed(far_off))

@@ -43,7 +43,7 @@ class Covariance(Protocol):
 
 
 def covariance(entries: Tensor, channels: int) -> Covariance:
-    """``A' A`` from the network's outputs, which are positive semi-definite whatever the network says.
+    """``A A'`` from the network's outputs, which is positive semi-definite whatever the network says.
 
     With C <= 3 channels, C (C + 1) / 2 outputs are the rows of an upper triangular A (Laine et al. 2019, appendix B);
     with more, C outputs are a diagonal A.

@@ -54,7 +54,7 @@ class Tile:
     read : Region
         The voxels of the volume that it reads: the core and its halo, cut at the volume.
     pad : tuple of int
-        Zeros to append after the read voxels, so that the size is a multiple of the stride.
+        Voxels to append after the read ones, so that the size is a multiple of the stride.
     crop : Region
         Where the core lies in the network's output.
     """

@@ -12,7 +12,8 @@ import numpy.typing as npt
 #: Share of voxels at either end that normalisation sees only as "at least this bright": hot pixels and dust.
 TAIL = 0.001
 
-_BINS = 1 << 16
+#: Bits of a float32 that tell the bin of an integer: sign, exponent and ten bits of mantissa.
+_SHIFT = 13
 
 
 @dataclass(frozen=True)
@@ -52,24 +53,39 @@ def _by_channel(values: Sequence[float]) -> npt.NDArray[np.float32]:
 class Intensities:
     """Extrema and histogram of some voxels; those of the parts add up to those of the whole, in any order.
 
-    The bins are the 65,536 values of a float32's upper half (sign, exponent and seven bits of mantissa), which cover
-    every intensity of every dtype at a relative width under 1 %; no range has to be known beforehand.
+    A bin is what the upper bits of a float32 share, so that no range has to be known beforehand: of integers ten bits
+    of mantissa (exact up to 2047, a relative width of 0.1 % above), of floating-point numbers seven (1 %), as these use
+    many more bins. A spread much smaller than that share of the level is not resolved.
+
+    Attributes
+    ----------
+    minimum, maximum : float
+    bins : ndarray of uint32
+        The bins that occur, ascending.
+    counts : ndarray of int64
+        Voxels in each.
     """
 
     minimum: float = np.inf
     maximum: float = -np.inf
-    counts: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(_BINS, np.int64))
+    bins: npt.NDArray[np.uint32] = field(default_factory=lambda: np.zeros(0, np.uint32))
+    counts: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @classmethod
     def of(cls, values: npt.NDArray[Any]) -> Intensities:
         """Intensities of an array of finite numbers."""
-        ordered = values.astype(np.float32).ravel().view(np.uint32) >> 16
-        return cls(float(values.min()), float(values.max()), np.bincount(ordered, minlength=_BINS).astype(np.int64))
+        bins = values.astype(np.float32).ravel().view(np.uint32) >> _SHIFT
+        if values.dtype.kind == "f":
+            bins = (bins & ~np.uint32(0b111)) | np.uint32(0b100)
+        counts = np.bincount(bins)
+        used = np.flatnonzero(counts)
+        return cls(float(values.min()), float(values.max()), used.astype(np.uint32), counts[used].astype(np.int64))
 
     def __add__(self, other: Intensities) -> Intensities:
-        return Intensities(
-            min(self.minimum, other.minimum), max(self.maximum, other.maximum), self.counts + other.counts
-        )
+        bins, place = np.unique(np.concatenate([self.bins, other.bins]), return_inverse=True)
+        counts = np.zeros(len(bins), np.int64)
+        np.add.at(counts, place, np.concatenate([self.counts, other.counts]))
+        return Intensities(min(self.minimum, other.minimum), max(self.maximum, other.maximum), bins, counts)
 
     def quantile(self, q: float) -> float:
         """Intensity below which a share `q` of the voxels lies, to the width of a bin."""
@@ -90,26 +106,23 @@ class Intensities:
         return float(mean), float(std) or 1.0
 
     def to_json(self) -> dict[str, Any]:
-        """Only the bins that occur."""
-        used = np.flatnonzero(self.counts)
+        """For `from_json`."""
         return {
             "minimum": self.minimum,
             "maximum": self.maximum,
-            "histogram": {"bins": used.tolist(), "counts": self.counts[used].tolist()},
+            "histogram": {"bins": self.bins.tolist(), "counts": self.counts.tolist()},
         }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Intensities:
         """Inverse of `to_json`."""
-        counts = np.zeros(_BINS, np.int64)
-        counts[value["histogram"]["bins"]] = value["histogram"]["counts"]
-        return cls(value["minimum"], value["maximum"], counts)
+        histogram = value["histogram"]
+        bins, counts = np.array(histogram["bins"], np.uint32), np.array(histogram["counts"], np.int64)
+        return cls(value["minimum"], value["maximum"], bins, counts)
 
     def _sorted(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-        """Centres of the bins that occur, ascending, and their counts."""
-        used = np.flatnonzero(self.counts).astype(np.uint32)
-        # 0x8000 is the middle of what the lower half can add
-        centres = ((used << 16) | 0x8000).view(np.float32).astype(np.float64)
+        """Centres of the bins, ascending, and their counts."""
+        centres = ((self.bins << _SHIFT) | np.uint32(1 << (_SHIFT - 1))).view(np.float32).astype(np.float64)
         centres = np.clip(centres, self.minimum, self.maximum)
-        order = np.argsort(centres, kind="stable")
-        return centres[order], self.counts[used[order]]
+        order = np.argsort(centres, kind="stable")  # negative numbers come last and backwards
+        return centres[order], self.counts[order]

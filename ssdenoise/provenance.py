@@ -75,9 +75,10 @@ def code_hash(stage: str, method: str | None = None) -> str:
     """Hash of the package's code that a stage, and within it a method, can run.
 
     Covers the syntax trees, without docstrings and comments, of the stage's module and of every module of the package
-    that it imports, directly or not, except `ssdenoise.config`: that only says which options there are, and their
-    values are in the stage's spec. Methods are found by folder scan, which imports do not show: the method's own
-    module is added, the others are left out, so that editing one method concerns that method only.
+    that it imports, directly or not. Left out are `ssdenoise.config`, which only says which options there are, as
+    their values are in the stage's spec; and modules named `figure`, whose pictures no later stage reads. Methods are
+    found by folder scan, which imports do not show: the method's own module is added, the others are left out, so that
+    editing one method concerns that method only.
 
     Parameters
     ----------
@@ -90,7 +91,7 @@ def code_hash(stage: str, method: str | None = None) -> str:
     trees: dict[str, str] = {}
     while todo:
         module = todo.pop()
-        if module in trees or module.startswith("ssdenoise.config"):
+        if module in trees or module.startswith("ssdenoise.config") or module.endswith(".figure"):
             continue
         if path := _source(module):
             trees[module], imported = _tree(path)

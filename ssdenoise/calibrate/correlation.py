@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy.ndimage import convolve1d, gaussian_filter
 
 from ssdenoise.noise import FloatArray
@@ -48,19 +49,28 @@ def correlation(planes: FloatArray, *, repeats: bool) -> dict[str, Any]:
     -------
     dict
         `z`, `y`, `x`: correlation at lags 1, 2, ... (empty where an axis is too short); `offsets`: the neighbours
-        (Z, Y, X) that it counts for.
+        (Z, Y, X) that it counts for; of two opposite ones, one.
     """
     mean = np.broadcast_to(planes.mean(axis=0), planes.shape) if repeats else planes
     found = {axis: np.array(_along(planes - mean if repeats else planes, mean, axis, repeats)) for axis in (1, 2, 3)}
-    offsets = []
+    reach = {}
     for axis, values in found.items():
-        counted = (values >= POSITIVE) | (values <= NEGATIVE)
-        reach = int(np.argmin(counted)) if not counted.all() else len(values)  # up to the first that does not count
-        for lag in range(1, reach + 1):
-            offset = [0, 0, 0]
-            offset[axis - 1] = lag
-            offsets.append(offset)
+        counted = _counts(values)
+        reach[axis] = (
+            int(np.argmin(counted)) if not counted.all() else len(values)
+        )  # up to the first that does not count
+    offsets = [
+        [lag if axis == along else 0 for axis in (1, 2, 3)] for along in reach for lag in range(1, reach[along] + 1)
+    ]
+    # aside of the axes, where structure cannot be filtered out, correlation is taken as the product of theirs
+    for y, x in np.ndindex(reach[2], reach[3]):
+        if _counts(found[2][y] * found[3][x]):
+            offsets += [[0, y + 1, x + 1], [0, y + 1, -x - 1]]
     return {"z": found[1].tolist(), "y": found[2].tolist(), "x": found[3].tolist(), "offsets": offsets}
+
+
+def _counts(values: FloatArray) -> npt.NDArray[np.bool_]:
+    return (values >= POSITIVE) | (values <= NEGATIVE)
 
 
 def _along(planes: FloatArray, scene: FloatArray, axis: int, repeats: bool) -> list[float]:

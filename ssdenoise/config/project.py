@@ -61,20 +61,28 @@ class Project:
                 f"{where} is `train_only`, but no other takes its models; name it in their `model` column"
             )
         for name in self.methods_of(row.dataset):
-            target = self.config.methods[name].target
-            if target == "clean" and row.clean is None:
-                raise ConfigError(
-                    f"{where} has no clean volume, which {name!r} needs; list other entries in its `methods` column"
-                )
-            if target == "pair" and not row.has_pair:
-                raise ConfigError(
-                    f"{where} offers no pairs, which {name!r} needs; fill its `pair` column (a source, `thinning` "
-                    f"of photon counts, `repeats` or `interleaved`) or list other entries in its `methods` column"
-                )
+            self._check_method(row, name, where)
         for source in (row.clean, row.noisy, row.reference, row.pair if row.pairing == "volume" else None):
             path = self.located(source).partition("#")[0] if source else ""
             if path and path not in self.downloaded and not self.files(path):
                 raise MissingInputError(f"{where}: no file {path}; it is neither on disk nor among the downloads")
+
+    def _check_method(self, row: Dataset, name: str, where: str) -> None:
+        """Refuse a method entry that lacks what it needs, or has an option that the dataset leaves without effect."""
+        method, others = self.config.methods[name], "list other entries in its `methods` column"
+        if method.target == "clean" and row.clean is None and row.model is None:
+            raise ConfigError(f"{where} has no clean volume, which {name!r} needs; {others}")
+        if method.target == "pair" and not row.has_pair and row.model is None:
+            raise ConfigError(
+                f"{where} offers no pairs, which {name!r} needs; fill its `pair` column (a source, `thinning` "
+                f"of photon counts, `repeats` or `interleaved`) or {others}"
+            )
+        if method.averages_pair and (row.pairing != "volume" or not row.has_pair):
+            raise ConfigError(
+                f"{where} has no second realization as a volume, which `both_directions` of {name!r} denoises; {others}"
+            )
+        if getattr(method, "planes", 0) and row.ndim == 2:
+            raise ConfigError(f"{where} has `ndim` 2, where {name!r} sees no `planes`; set `ndim` 3 or {others}")
 
     def _check_model(self, row: Dataset, where: str) -> None:
         """Refuse a model that is not trained, or trained on other dimensions."""

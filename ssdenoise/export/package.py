@@ -114,8 +114,9 @@ def citations(method: Method) -> list[tuple[str, str]]:
     """Papers of a method and where they are, from its docstring."""
     text = inspect.getdoc(type(method)) or ""
     entries = [" ".join(entry.split()) for entry in re.split(r"\.\. \[\d+\]", text)[1:]]
-    found = [(entry, re.search(r"arXiv:(\d{4}\.\d{4,5})", entry)) for entry in entries]
-    return [(entry, f"https://arxiv.org/abs/{match[1]}") for entry, match in found if match]
+    kinds = ((r"arXiv:(\d{4}\.\d{4,5})", "https://arxiv.org/abs/"), (r"doi:(10\.\S+?)\.?$", "https://doi.org/"))
+    found = ((entry, re.search(pattern, entry), place) for entry in entries for pattern, place in kinds)
+    return [(entry, place + match[1]) for entry, match, place in found if match]
 
 
 def default_name(description: dict[str, Any]) -> str:

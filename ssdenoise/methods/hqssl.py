@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ssdenoise.covariance import Covariance, covariance, entries_of, log_density
+from ssdenoise.covariance import MIN_VARIANCE, Covariance, covariance, entries_of, log_density
 from ssdenoise.errors import ConfigError
 from ssdenoise.methods.base import Batch, Estimate, TrainedMethod
 from ssdenoise.networks import BlindSpot, BlockMean, Network, PerChannel, Plain, UNet
@@ -19,7 +19,6 @@ from ssdenoise.noise import NoiseModels
 #: Fewest photons that photon noise is computed for: below, a normal distribution is no picture of a Poisson's, and a
 #: variance near zero would make the likelihood of an empty background infinite and its posterior ill-conditioned.
 MIN_PHOTONS = 0.5
-MIN_VARIANCE = 1e-6
 
 #: Weight of the term that credits variance to the noise where its parameters are unknown. The paper's 0.1 is for
 #: images in [0, 1]; ours have unit standard deviation, so that the same number weighs about five times as much, which
@@ -28,7 +27,7 @@ MIN_VARIANCE = 1e-6
 BALANCE = 0.1
 
 #: The unknown noise parameters are scalars among 10^5 weights and would hardly move at the weights' learning rate in
-#: the few thousand steps that a volume needs (the paper trains for 500,000); their gradient is scaled up by this.
+#: the few thousand steps that a volume needs (the paper trains for 500,000); what is trained is them divided by this.
 UNKNOWN_SPEED = 20.0
 
 #: Where unknown parameters start, before softplus or sigmoid: at 0.13 of the signal's standard deviation, or 0.12.

@@ -17,6 +17,11 @@ class N2C(N2N):
     The target is the clean image itself, which only benchmarks have. What separates a self-supervised method from this
     one in the same table is what the missing clean images cost; what separates this one from the clean image is
     the network, its training, and what the noise has destroyed.
+
+    References
+    ----------
+    .. [1] J. Lehtinen et al., "Noise2Noise: Learning Image Restoration without Clean Data", ICML 2018,
+       arXiv:1803.04189; its table sets the two beside each other.
     """
 
     target: ClassVar[Literal["pair", "clean"] | None] = "clean"

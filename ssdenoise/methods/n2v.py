@@ -27,8 +27,9 @@ class N2V(TrainedMethod):
     is independent from voxel to voxel cannot be told from the surroundings; what remains is the signal. Noise that is
     correlated between voxels is therefore kept.
 
-    Hidden voxels are stratified: the patch is cut into boxes of ``round((100 / masked_percent)**(1 / ndim))`` voxels a
-    side and one voxel of each box is hidden, drawn for each sample and channel on its own. The neighbour is drawn
+    Hidden voxels are stratified: the patch is cut into boxes of about ``(100 / masked_percent)**(1 / ndim)`` voxels a
+    side, a whole number of them along each axis, and one voxel of each box is hidden, drawn for each sample and channel
+    on its own. The neighbour is drawn
     uniformly from the ``(2 * radius + 1)**ndim - 1`` others around that lie inside the patch (`uniform`). The paper's
     draw includes the voxel itself (`uniform_with_centre`), which then stands there unhidden once in
     ``(2 * radius + 1)**ndim`` times and draws the network a little towards the identity. `mean` and `median` are those

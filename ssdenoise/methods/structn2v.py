@@ -29,7 +29,7 @@ class StructN2V(N2V):
     References
     ----------
     .. [1] C. Broaddus, A. Krull, M. Weigert, U. Schmidt and G. Myers, "Removing Structured Noise with Self-Supervised
-       Blind-Spot Networks", ISBI 2020.
+       Blind-Spot Networks", ISBI 2020, doi:10.1109/ISBI45749.2020.9098336.
     """
 
     half_turns_only: ClassVar[bool] = True

@@ -31,9 +31,10 @@ class PerChannel(Network):
 
 
 class Planes(Network):
-    """A 2-D network that sees a plane of a volume and its neighbours as channels; beyond the volume it sees zeros.
+    """A 2-D network that sees a plane of a volume and its neighbours as channels.
 
-    The 2-D network gets the planes from the lowest to the highest, each with all its channels.
+    The 2-D network gets the planes from the lowest to the highest, each with all its channels. A neighbour beyond the
+    end of the volume, or of a training patch, is replaced by the one opposite; where that is missing too, by zeros.
     """
 
     def __init__(self, net: Network, planes: int) -> None:
@@ -43,10 +44,19 @@ class Planes(Network):
 
     def forward(self, x: Tensor, **options: Any) -> Tensor:
         b, c, z, y, width = x.shape
-        padded = functional.pad(x, (0, 0, 0, 0, self.planes // 2, self.planes // 2))
-        around = torch.stack([padded[:, :, i : i + z] for i in range(self.planes)], dim=1)  # B, plane, C, Z, Y, X
+        own = torch.arange(z, device=x.device)
+        around = torch.stack(
+            [self._neighbour(x, own, step) for step in range(-(self.planes // 2), self.planes // 2 + 1)], dim=1
+        )  # B, plane, C, Z, Y, X
         out = self.net(around.permute(0, 3, 1, 2, 4, 5).reshape(b * z, self.planes * c, y, width), **options)
         return out.view(b, z, -1, y, width).transpose(1, 2)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def _neighbour(x: Tensor, own: Tensor, step: int) -> Tensor:
+        """Of each plane of (B, C, Z, Y, X) the one so many steps away; never itself, which a blind spot would see."""
+        there = torch.where((own + step >= 0) & (own + step < x.shape[2]), own + step, own - step)
+        exists = (there >= 0) & (there < x.shape[2])
+        return x[:, :, there.clamp(0, x.shape[2] - 1)] * exists.to(x.dtype)[:, None, None]
 
 
 class BlockMean(Network):

@@ -20,8 +20,8 @@ from ssdenoise.methods import Batch, TrainedMethod
 from ssdenoise.noise import stream, thin
 from ssdenoise.store import Volume
 
-#: Share of the volume's cells, a patch large, that no training patch touches.
-HELD_OUT = 0.05
+#: Share of the volume's cells, a patch large, that no training patch touches, and the batches that this is at most.
+HELD_OUT, VALIDATED = 0.05, 4
 
 #: Probability of a photon to go to the first image of a thinned pair.
 THINNING = 0.5
@@ -54,7 +54,8 @@ class Sampler:
     Notes
     -----
     The volume is cut into cells of a patch's size. A few cells are held out for validation, and training patches
-    that touch one are drawn again. Decoded chunks are kept in a bounded cache, least recently used out first.
+    that touch one are drawn again. Of a volume of few cells none is held out, as little would be left beside it: then
+    validation is on what training sees. Decoded chunks are kept in a bounded cache, least recently used out first.
     """
 
     def __init__(
@@ -84,13 +85,12 @@ class Sampler:
         self.still = self.pairing in ("repeats", "interleaved")
         frames = 1 if self.still else t
         cells = list(product(range(frames), *(range(n // p) for n, p in zip(self.size, self.patch, strict=True))))
-        held = min(max(1, round(HELD_OUT * len(cells))), len(cells) - 1)
-        order = stream(spec.seed, spec.dataset, "held out").permutation(len(cells))
-        #: with a single cell nothing can be held out, and validation reuses it
-        self.validation_cells = [cells[i] for i in order[: max(1, held)]]
-        self.held_out = set(self.validation_cells) if held else set()
         self.frames = t
         self.patches = method.patches_per_step(spec.ndim)
+        held = min(int(HELD_OUT * len(cells)), VALIDATED * self.patches)
+        order = stream(spec.seed, spec.dataset, "held out").permutation(len(cells))
+        self.validation_cells = [cells[i] for i in order[: held or self.patches]]
+        self.held_out = set(self.validation_cells[:held])
 
     def batch(self, step: int) -> tuple[Batch, torch.Generator]:
         """Training patches of a step, randomly turned and flipped, and the generator for the loss."""
@@ -100,11 +100,10 @@ class Sampler:
 
     def validation(self) -> list[tuple[Batch, torch.Generator]]:
         """Held-out patches, the same at each call."""
-        cells = self.validation_cells[: 4 * self.patches]
         batches = []
-        for first in range(0, len(cells), self.patches):
+        for first in range(0, len(self.validation_cells), self.patches):
             rng = stream(self.spec.seed, self.spec.dataset, "validation", first)
-            chosen = cells[first : first + self.patches]
+            chosen = self.validation_cells[first : first + self.patches]
             pairs = [
                 self._pair(cell[0], tuple(i * p for i, p in zip(cell[1:], self.patch, strict=True)), rng, augment=False)
                 for cell in chosen

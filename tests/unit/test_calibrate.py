@@ -134,6 +134,7 @@ def test_correlated_noise_is_told_from_white_noise_and_from_structure(kind: str,
     clean = np.broadcast_to(smooth_scene((4, 256, 256)), (2, 4, 256, 256))
     found = correlation(clean + 60 * noise_like(kind, clean.shape), repeats=repeats)
     assert {"zyx"[i] for offset in found["offsets"] for i in range(3) if offset[i]} == set(axes)
+    assert all(([0, 1, x] in found["offsets"]) == (kind == "both") for x in (-1, 1))
     impulse = np.zeros(31)
     impulse[15] = 1
     kernel = gaussian_filter1d(impulse, {"white": 1e-6, "along y": 0.55, "along x": 1.0, "both": 0.6}[kind])

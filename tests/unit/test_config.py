@@ -98,6 +98,13 @@ def test_a_dataset_can_be_there_for_training_only(tmp_path: Path) -> None:
         found("a\ta.npy\t\tyes, please\nb\ta.npy\ta\t\n")
 
 
+def test_what_denoises_by_the_models_of_others_needs_no_pairs(tmp_path: Path) -> None:
+    (tmp_path / "a.npy").touch()
+    (tmp_path / "datasets.tsv").write_text("dataset\tnoisy\tpair\tmodel\na\ta.npy\trepeats\t\nb\ta.npy\t\ta\n")
+    found = Project({"run": "r", "datasets": "datasets.tsv", **N2N}, tmp_path)
+    assert found.jobs() == [("a", "measured", "n2n", 0), ("b", "measured", "n2n", 0)]
+
+
 def test_where_pairs_come_from(tmp_path: Path) -> None:
     def row(pair: str) -> object:
         return project(tmp_path, N2N, pair=pair).train("d", "measured", "n2n", 0)
@@ -135,6 +142,15 @@ WRONG = [
         {"methods": {"median": {"name": "median", "sizes": [4]}}}, {}, "4 is even; a window", id="even-median"
     ),
     pytest.param(N2N, {}, "offers no pairs, which 'n2n' needs", id="no-pairs"),
+    pytest.param(
+        {"methods": {"n2n": {"name": "n2n", "both_directions": True}}},
+        {"pair": "repeats"},
+        "no second realization as a volume, which `both_directions` of 'n2n' denoises",
+        id="both-directions-of-repeats",
+    ),
+    pytest.param(
+        {"methods": {"n2v": {"name": "n2v", "planes": 3}}}, {}, "has `ndim` 2, where 'n2v' sees no", id="planes-in-2d"
+    ),
     pytest.param({}, {"noisy": "b.npy"}, "no file b.npy", id="missing-file"),
     pytest.param({}, {"dataset": "a/b"}, "row 1: dataset", id="slash"),
     pytest.param({}, {"dataset": ".."}, "row 1: dataset", id="dots"),

@@ -9,9 +9,9 @@ import pytest
 import torch
 from scipy import integrate, stats
 
-from ssdenoise.covariance import covariance, entries_of
+from ssdenoise.covariance import MIN_VARIANCE, covariance, entries_of
 from ssdenoise.methods import Batch
-from ssdenoise.methods.hqssl import HQSSL, MIN_PHOTONS, MIN_VARIANCE, NoiseParameters, variance
+from ssdenoise.methods.hqssl import HQSSL, MIN_PHOTONS, NoiseParameters, variance
 from tests.conftest import NOISE, generator
 
 LIKELIHOODS = ["gaussian", "poisson", "poisson_gaussian"]

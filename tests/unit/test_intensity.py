@@ -45,3 +45,12 @@ def test_each_channel_is_normalised_by_itself() -> None:
 
 def test_a_constant_volume_can_be_normalised() -> None:
     assert Intensities.of(np.full(10, 7, np.uint8)).mean_and_spread() == (7.0, 1.0)
+
+
+@pytest.mark.parametrize("level", [100, 1000, 32_768, 60_000])
+def test_a_small_spread_on_a_high_level_is_resolved(level: int) -> None:
+    """As of signed images that are stored without a sign."""
+    values = np.random.default_rng(0).normal(level, 50 if level > 100 else 3, 100_000).round().astype(np.uint16)
+    mean, spread = Intensities.of(values).mean_and_spread()
+    assert mean == pytest.approx(values.mean(), abs=0.05 * values.std())
+    assert spread == pytest.approx(values.std(), rel=0.05)

@@ -71,6 +71,11 @@ def test_editing_the_report_concerns_the_report(package: Path) -> None:
     assert changed(package, "report.py", "CROP = 256", "CROP = 128") == {"report"}
 
 
+def test_editing_a_figure_retrains_nothing(package: Path) -> None:
+    assert changed(package, "calibrate/figure.py", "recommended", "advised") == set()
+    assert changed(package, "plotting.py", "dpi", "DPI") == {"report"}
+
+
 def test_editing_the_loop_concerns_all_training_and_nothing_before(package: Path) -> None:
     assert changed(package, "train/loop.py", "CLIP = 1.0", "CLIP = 2.0") == {
         name for name in hashes() if name.startswith("train ")

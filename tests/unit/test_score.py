@@ -115,9 +115,10 @@ def test_the_table_says_where_the_reference_is_in_other_units(tmp_path: Path) ->
 
 
 def test_pictures_average_psnr_and_published_figures_stand_beside(tmp_path: Path) -> None:
-    clean = scene((1, 1, 3, 40, 40)).astype(np.float32)
+    clean = scene((1, 2, 3, 40, 40)).astype(np.float32)
     rng = np.random.default_rng(0)
-    noisy = clean + np.array([5, 20, 80])[:, None, None] * rng.normal(size=clean.shape).astype(np.float32)
+    strengths = np.array([[5, 20, 80], [50, 10, 2]])[..., None, None]
+    noisy = clean + strengths * rng.normal(size=clean.shape).astype(np.float32)
     noisy = noisy.astype(np.float32)
     stores = [make_store(tmp_path, name, voxels).path for name, voxels in (("clean", clean), ("noisy", noisy))]
     calibrate(CalibrateSpec(), stores[1], tmp_path / "c.json")
@@ -125,7 +126,10 @@ def test_pictures_average_psnr_and_published_figures_stand_beside(tmp_path: Path
     published = Published(dataset="d", noise="n", method="noisy", psnr=21.5, source="a paper")
     spec = COMPARE.model_copy(update={"average": "psnr", "published": (published,)})
     table = compare(spec, [tmp_path / "s.parquet"], tmp_path / "out")
-    each = 10 * np.log10(rows["data_range"] ** 2 / rows["mean_squared_error"])
+    # a picture is all its channels
+    errors = np.mean((clean - noisy).astype(float) ** 2, axis=(0, 1, 3, 4))
+    each = 10 * np.log10(rows["data_range"].iloc[0] ** 2 / errors)
+    assert table["planes"][0] == 3
     assert table["psnr"][0] == pytest.approx(each.mean())
     assert table["psnr_lo"][0] < each.mean() < table["psnr_hi"][0]
     assert table["published_psnr"][0] == 21.5
