@@ -79,7 +79,7 @@ def compare(spec: CompareSpec, scores: Sequence[Path], output: Path) -> pd.DataF
     table.insert(
         3, "level", [inputs.get((d, n), np.nan) for d, n in zip(table["dataset"], table["noise"], strict=True)]
     )
-    table.insert(list(table.columns).index("psnr") + 3, "gain", table["psnr"] - table["level"])
+    table.insert(list(table.columns).index("psnr") + 3, "psnr_gain", table["psnr"] - table["level"])
     found = {(one.dataset, one.noise, one.method): one.psnr for one in spec.published}
     keys = zip(table["dataset"], table["noise"], table["method"], strict=True)
     table.insert(list(table.columns).index("psnr") + 3, "published_psnr", [found.get(key, np.nan) for key in keys])

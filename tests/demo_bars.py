@@ -1,10 +1,11 @@
-"""The quality that the demo's table must show; run by CI on its `comparison.csv`.
+"""The quality that the demo must show; run by CI on its `comparison.csv` and the calibrations beside.
 
 python tests/demo_bars.py results/demo/comparison.csv
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def check(path: Path) -> list[str]:
     missed: list[str] = []
 
     def bar(what: str, value: float, needed: float) -> None:
-        line = f"{what}: {value:.2f} dB, needed {needed:.2f}"
+        line = f"{what}: {value:.2f}, needed {needed:.2f}"
         print("ok   " if value >= needed else "MISS ", line)
         if value < needed:
             missed.append(line)
@@ -35,6 +36,12 @@ def check(path: Path) -> list[str]:
     level = psnr["hazelnut", "measured"]
     for method in TRAINED:
         bar(f"hazelnut {method} over noisy", level[method] - level["noisy"], 3)
+    for dataset in ("hazelnut", "receptacle"):  # counts: one unit a photon, independent from pixel to pixel
+        found = json.loads((path.parent / dataset / "measured" / "calibration.json").read_text())
+        for channel in found["channels"]:
+            off = abs(channel["models"]["poisson_gaussian"]["gain"] - 1)
+            bar(f"{dataset}: gain off 1 by at most 10 %", -off, -0.1)
+            bar(f"{dataset}: neighbours with correlated noise", -len(channel["correlation"]["offsets"]), 0)
     return missed
 
 

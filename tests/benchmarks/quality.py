@@ -146,7 +146,8 @@ def peer(kind: str, minutes: float, seed: int, images: Path, python: Path) -> tu
     """Train the peer in its own environment; its denoised images, its steps and seconds."""
     script, output = Path(__file__).with_name("peer.py"), images.with_name("denoised.npz")
     command = [python, script, kind, minutes, seed, images, output]
-    done = subprocess.run([*map(str, command)], check=True, stdout=subprocess.PIPE, text=True)
+    threads = {"THREADS": str(len(os.sched_getaffinity(0)))}
+    done = subprocess.run([*map(str, command)], check=True, stdout=subprocess.PIPE, text=True, env=os.environ | threads)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     with np.load(output) as denoised:
         return [denoised[f"denoised_{i}"] for i in range(len(denoised))], found
@@ -177,6 +178,9 @@ def main() -> None:
     medians = table.groupby(["minutes", "who", "method"], sort=False)[["steps", "seconds", "psnr"]].median()
     print(medians.reset_index().to_markdown(index=False, floatfmt=".5g"), end="\n\n")
     print(f"BM3D {BM3D} dB; medians over the seeds\n")
+    for (minutes, who, method), seconds in medians["seconds"].items():
+        if seconds > 60 * minutes:
+            print(f"{minutes:g} min: {who} {method} took {seconds - 60 * minutes:.1f} s more than its budget")
     psnr = medians["psnr"]
     for minutes in budgets:
         for (mine, theirs), bars in BARS.items():

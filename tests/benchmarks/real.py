@@ -17,6 +17,7 @@ import pandas as pd
 
 from ssdenoise.__main__ import MALLOC
 from ssdenoise.metrics import psnr
+from ssdenoise.provenance import read_json
 from ssdenoise.store import Volume
 from tests.benchmarks.quality import Images, peer
 
@@ -54,8 +55,22 @@ def careamics(dataset: str, table: pd.DataFrame, python: Path) -> dict[str, obje
     return {"dataset": dataset, "method": "CAREamics n2v", "psnr": score, "train_seconds": spent["seconds"]}
 
 
+def calibrations() -> pd.DataFrame:
+    """What was found of each dataset's noise: correlation between neighbours, and what is recommended."""
+    rows = []
+    for path in sorted(RUN.glob("*/measured/calibration.json")):
+        found = read_json(path)
+        for channel in found["channels"]:
+            model, lags = channel["models"]["poisson_gaussian"], channel["correlation"]
+            row = {"dataset": path.parts[-3], "channel": channel["name"]}
+            row |= {name: model[name] for name in ("gain", "offset", "read_noise")}
+            row |= {f"correlation_{axis}": lags[axis][0] if lags[axis] else float("nan") for axis in "zyx"}
+            rows.append(row | {"recommended": found["recommendation"]["entry"]["name"]})
+    return pd.DataFrame(rows)
+
+
 def main() -> None:
-    """Print both tables."""
+    """Print the tables."""
     data, python = Path(sys.argv[1]).resolve(), Path(sys.argv[2]) / "bin" / "python"
     workflow = ["snakemake", "--profile", "workflow/profiles/default", "--configfile", PROTOCOL, "--quiet", "rules"]
     subprocess.run([sys.executable, "-m", *workflow, "--config", f"data={data}"], check=True, cwd=ROOT)
@@ -68,6 +83,7 @@ def main() -> None:
     for value, what, form in (("psnr", "PSNR/dB", ".2f"), ("train_seconds", "seconds of training", ".0f")):
         wide = both.pivot(index="method", columns="dataset", values=value).reindex(order)
         print(f"{what}\n\n{wide.to_markdown(floatfmt=form)}\n")
+    print(f"Calibration, per channel\n\n{calibrations().to_markdown(index=False, floatfmt='.3g')}\n")
     residuals = ["residual_ratio", "residual_correlation_y", "residual_correlation_x"]
     print("Residuals; in the row of the noisy input, the noise's own\n")
     print(table.set_index(["dataset", "method"])[residuals].to_markdown(floatfmt="+.3f"))

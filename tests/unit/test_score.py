@@ -91,7 +91,7 @@ def test_tables_of_a_run_state_their_definitions(tmp_path: Path) -> None:
         files.append(tmp_path / f"{name}.parquet")
         score(spec_for(name), stores["noisy"], stores[name], tmp_path / "c.json", None, stores["clean"], files[-1])
     table = compare(COMPARE, files, tmp_path / "out")
-    assert table["gain"].tolist() == [0.0, pytest.approx(20 * np.log10(4), abs=1e-3)]
+    assert table["psnr_gain"].tolist() == [0.0, pytest.approx(20 * np.log10(4), abs=1e-3)]
     for suffix in ("csv", "md", "tex"):
         assert "n2v" in (tmp_path / "out" / f"comparison.{suffix}").read_text()
     assert "neither rounded nor clipped by us" in (tmp_path / "out" / "comparison.md").read_text()
