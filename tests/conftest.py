@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+from ssdenoise.config.models import TrainSpec
 from ssdenoise.config.specs import IngestSpec, Storage
 from ssdenoise.device import Device
 from ssdenoise.ingest import ingest
@@ -77,6 +78,15 @@ def scene(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     blobs = gaussian_filter(rng.random(shape), (0,) * (len(shape) - 3) + (1.0, 3.0, 3.0), mode="wrap")
     blobs = (blobs - blobs.min()) / np.ptp(blobs)
     return 100 + 900 * blobs**2
+
+
+def spec_for(name: str, ndim: int = 2, pairing: str = "thinning", **options: object) -> TrainSpec:
+    """A few small steps of a method."""
+    options = {"steps": 6, "batch": 2, "patch": (4, 16, 16)} | options if METHODS[name].trainable else options
+    if name == "nlm":
+        options = {"patch_distance": 2} | options
+    method = METHODS[name](**options)
+    return TrainSpec(dataset="d", noise="n", seed=3, ndim=ndim, pairing=pairing, method=method)  # type: ignore[arg-type]
 
 
 def make_store(folder: Path, name: str, voxels: np.ndarray, storage: Storage = STORAGE) -> Volume:

@@ -11,7 +11,6 @@ import torch
 from ssdenoise import denoise as denoise_stage
 from ssdenoise.calibrate import calibrate
 from ssdenoise.commit import commit
-from ssdenoise.config.models import TrainSpec
 from ssdenoise.config.specs import CalibrateSpec, DenoiseSpec, Storage
 from ssdenoise.denoise import denoise
 from ssdenoise.errors import ConfigError, FormatError
@@ -25,14 +24,8 @@ from ssdenoise.model import load_model
 from ssdenoise.store import Volume
 from ssdenoise.train import loop, train
 from ssdenoise.train.sampling import Sampler
-from tests.conftest import CPU, NOISE, make_store, scene
+from tests.conftest import CPU, NOISE, make_store, scene, spec_for
 from tests.unit.test_denoise import FLOAT, make_model, run, whole
-
-
-def spec_for(name: str, ndim: int = 2, pairing: str = "thinning", **options: object) -> TrainSpec:
-    method = METHODS[name](**({"steps": 6, "batch": 2, "patch": (4, 16, 16)} | options))
-    return TrainSpec(dataset="d", noise="n", seed=3, ndim=ndim, pairing=pairing, method=method)  # type: ignore[arg-type]
-
 
 # --- views -----------------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from ssdenoise.calibrate import calibrate
-from ssdenoise.config.models import TrainSpec
 from ssdenoise.config.specs import CalibrateSpec
 from ssdenoise.errors import ConfigError, FormatError, MissingInputError, TrainingDiverged
 from ssdenoise.intensity import Normalization
@@ -19,17 +18,10 @@ from ssdenoise.methods import METHODS, Batch, Network, TrainedMethod
 from ssdenoise.model import load_model
 from ssdenoise.store import Volume
 from ssdenoise.train import loop, train
+from ssdenoise.train.inputs import warn
 from ssdenoise.train.loop import learning_rate
 from ssdenoise.train.sampling import Sampler
-from tests.conftest import CPU, EVERY_METHOD, make_store, scene
-
-
-def spec_for(name: str, ndim: int = 2, pairing: str = "thinning", **options: object) -> TrainSpec:
-    options = {"steps": 6, "batch": 2, "patch": (4, 16, 16)} | options if METHODS[name].trainable else options
-    if name == "nlm":
-        options = {"patch_distance": 2} | options
-    method = METHODS[name](**options)
-    return TrainSpec(dataset="d", noise="n", seed=3, ndim=ndim, pairing=pairing, method=method)  # type: ignore[arg-type]
+from tests.conftest import CPU, EVERY_METHOD, make_store, scene, spec_for
 
 
 @pytest.fixture
@@ -260,3 +252,18 @@ def test_patches_are_cut_so_that_half_of_them_fits_the_network(counts: Volume) -
     spec = spec_for("neighbor2neighbor", patch=(4, 60, 40))
     sampler = Sampler(spec, spec.method, [counts], Normalization.of(counts.intensities()), (8, 8))  # type: ignore[arg-type]
     assert sampler.patch == (1, 48, 32)
+
+
+def test_a_method_that_would_keep_correlated_noise_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    advice = {"entry": {"name": "structn2v"}, "why": "noise is correlated along one axis"}
+    found = {"channels": [{"correlation": {"offsets": [[0, 0, 1]]}}], "recommendation": advice}
+    warn(METHODS["structn2v"](), found, 2)  # type: ignore[call-arg]
+    assert not caplog.text
+    warn(METHODS["n2v"](), found, 2)  # type: ignore[call-arg]
+    assert "n2v may keep noise as structure; {'name': 'structn2v'} suits better" in caplog.text
+    caplog.clear()
+    between_planes = {"channels": [{"correlation": {"offsets": [[1, 0, 0]]}}], "recommendation": advice}
+    warn(METHODS["n2v"](), between_planes, 2)  # type: ignore[call-arg]
+    assert not caplog.text
+    warn(METHODS["n2v"](), between_planes, 3)  # type: ignore[call-arg]
+    assert "noise that planes share" in caplog.text
