@@ -17,7 +17,8 @@ demo: $(VENV)/installed
 	@echo "report:   results/demo/report.html"
 	@echo "pictures: $$(echo results/demo/*/*/images.png)"
 
-test: lint test-python
+test: $(VENV)/installed
+	@$(MAKE) --no-print-directory --jobs 2 test-python lint
 
 test-python: $(VENV)/installed
 	@# a file's tests stay on one worker: those of the workflow share one finished run, and take longest, so come first

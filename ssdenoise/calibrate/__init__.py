@@ -12,7 +12,7 @@ import numpy as np
 from ssdenoise.calibrate.advice import recommend
 from ssdenoise.calibrate.correlation import correlation
 from ssdenoise.calibrate.defects import defects, saturation
-from ssdenoise.calibrate.transfer import fit, transfer_curve
+from ssdenoise.calibrate.transfer import fit, strengths, transfer_curve
 from ssdenoise.config.specs import CalibrateSpec
 from ssdenoise.errors import FormatError
 from ssdenoise.noise import FloatArray, ImpulseModel
@@ -36,7 +36,8 @@ def calibrate(spec: CalibrateSpec, noisy: Path, output: Path, figure: Path | Non
         Store of the noisy volume.
     output : Path
         JSON file. For each channel: the photon transfer curve and the fit of each likelihood; the noise's
-        autocorrelation; saturation, zeros and hot pixels. For the volume: `recommendation` (a method entry and
+        autocorrelation; `plane_strengths`, the variance of the noise of single planes over that of the fit; saturation,
+        zeros and hot pixels. For the volume: `recommendation` (a method entry and
         why) and `warnings`.
     figure : Path, optional
         PNG of all that.
@@ -93,6 +94,7 @@ def _channel(volume: Volume, c: int, name: str, *, repeats: bool) -> dict[str, A
         "offset_from": offset_from,
         "offset_error": offset_error,
         "transfer_curve": curve.to_json(),
+        "plane_strengths": strengths(planes, models["poisson_gaussian"]).tolist(),
         "correlation": correlation(planes, repeats=repeats),
         "saturated_share": 0.0 if saturated is None else float(np.mean(planes >= saturated)),
         **defects(planes, models["poisson_gaussian"], volume.array.dtype),

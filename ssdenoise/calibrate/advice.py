@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 #: Noise is Gaussian for all that matters if photons make up less than this share of its variance at middle brightness.
 PHOTON_SHARE = 0.1
+
+#: Noise varies from plane to plane if it does so by more than this factor (one detector: 1.1).
+VARIES = 1.5
 
 #: Shares above which saturation, zeros and hot pixels are worth a warning.
 SATURATED, ZERO, HOT = 1e-3, 0.05, 1e-5
@@ -30,9 +35,17 @@ def recommend(channels: Sequence[dict[str, Any]], *, repeats: bool) -> tuple[dic
     else:
         likelihood = _likelihood(channels)
         entry = {"name": "hqssl", "likelihood": likelihood}
+        if any(variation(channel) > VARIES for channel in channels):
+            entry["parameters"] = "unknown_per_image"
         growth = {"gaussian": "is about as strong everywhere", "poisson_gaussian": "grows with brightness"}[likelihood]
         why = f"no correlation between pixels was found along Y or X, and the noise {growth}"
     return {"entry": entry, "why": why}, warnings
+
+
+def variation(channel: dict[str, Any]) -> float:
+    """Factor between the variances of a strong plane's noise and a weak one's, beyond what brightness explains."""
+    found = channel["plane_strengths"]
+    return float(np.quantile(found, 0.9) / np.quantile(found, 0.1)) if len(found) > 1 and min(found) > 0 else 1.0
 
 
 def _likelihood(channels: Sequence[dict[str, Any]]) -> str:
@@ -65,6 +78,12 @@ def _warnings(channel: dict[str, Any]) -> list[str]:
         texts.append(
             f"{name}: noise is correlated between planes ({found['z'][0]:+.2f}), as fixed patterns and interpolated "
             "stacks are; denoise plane by plane (`ndim` 2)"
+        )
+    if (factor := variation(channel)) > VARIES:
+        texts.append(
+            f"{name}: noise varies from plane to plane, its variance by a factor of {factor:.1f} beyond what brightness "
+            "explains, as of planes that were stretched each by itself; what is calibrated for all of them, as hqssl's "
+            "default, nlm and bm3d use it, fits few: take `parameters: unknown_per_image`, or a dataset for each"
         )
     if channel["saturated_share"] > SATURATED:
         texts.append(f"{name}: {channel['saturated_share']:.2%} of the voxels are saturated: nothing can restore them")

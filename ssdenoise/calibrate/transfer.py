@@ -34,6 +34,9 @@ BINS = 24
 #: Share of each point's voxels that is kept, those in the smoothest surroundings, but not fewer than so many voxels.
 SMOOTHEST, FEWEST = 0.25, 1000
 
+#: Fewest photons where a plane's noise is compared with the model: below, brightness is itself mostly noise.
+MIN_PHOTONS = 2.0
+
 #: Values further from zero than this many standard deviations are edges and hot pixels, not noise; so many times the
 #: variance of a normal distribution lies within.
 OUTLIER, INSIDE = 3.0, 0.973
@@ -113,6 +116,24 @@ def transfer_curve(planes: FloatArray, *, repeats: bool = False, saturated: floa
     thirds = [_third(noise[group], spread) for group, spread in zip(groups, variance, strict=True)]
     cumulant, error = np.array(thirds).T / cubes if cubes > 1e-6 else np.full((2, len(groups)), np.inf)
     return TransferCurve(brightness, variance, cumulant, np.abs(error))
+
+
+def strengths(planes: FloatArray, model: NoiseModel) -> Values:
+    """Variance of each plane's noise, where it is smoothest, over what the model of all says.
+
+    Planes (T, Z, Y, X) with too few photons to tell are left out.
+    """
+    rim = slice(WINDOW // 2, -(WINDOW // 2))
+    found = []
+    for plane in planes.reshape(-1, *planes.shape[-2:]):
+        parts = (model.variance(uniform_filter(plane, 3)), convolve(plane, DIFFERENCE), _texture(plane))
+        expected, noise, texture = (part[rim, rim].ravel() for part in parts)
+        known = expected > MIN_PHOTONS * model.gain**2
+        if known.sum() < FEWEST:
+            continue
+        units, relief = noise[known] / np.sqrt(expected[known]), texture[known] / expected[known]
+        found.append(_spread(units[np.argsort(relief)[: max(FEWEST, int(SMOOTHEST * len(units)))]]))
+    return np.array(found)
 
 
 def _around(image: FloatArray) -> FloatArray:

@@ -236,6 +236,20 @@ def test_a_method_is_recommended_that_suits_the_noise(
     assert (tmp_path / "c.png").stat().st_size > 10_000
 
 
+def test_planes_stretched_each_by_itself_are_noticed(tmp_path: Path) -> None:
+    rng = RNG(3)
+    photons = rng.poisson(smooth_scene((8, 128, 128)) + 200)
+    stretched = photons * np.linspace(0.5, 2, 8)[:, None, None]
+    same, varied = (
+        calibrate(CalibrateSpec(), stored(tmp_path, values[:, None]), tmp_path / "c.json")
+        for values in (photons, stretched)
+    )
+    assert not same["warnings"]
+    assert same["recommendation"]["entry"] == {"name": "hqssl", "likelihood": "poisson_gaussian"}
+    assert varied["recommendation"]["entry"]["parameters"] == "unknown_per_image"
+    assert "noise varies from plane to plane" in varied["warnings"][0]
+
+
 def test_repeats_make_pairs_and_need_to_be_several(tmp_path: Path) -> None:
     clean = np.broadcast_to(smooth_scene((2, 96, 96))[:, None], (3, 1, 2, 96, 96))
     store = stored(tmp_path, clean + 20 * noise_like("both", clean.shape))

@@ -38,7 +38,7 @@ def noisy_store(folder: Path, shape: tuple[int, ...]) -> Volume:
 @pytest.mark.parametrize(
     ("name", "ndim", "channels"),
     [
-        ("n2v", 2, 1),
+        pytest.param("n2v", 2, 1, marks=pytest.mark.slow),
         pytest.param("hqssl", 2, 1, marks=pytest.mark.slow),
         pytest.param("n2n", 3, 2, marks=pytest.mark.slow),
     ],
