@@ -82,8 +82,8 @@ def _warnings(channel: dict[str, Any]) -> list[str]:
     if (factor := variation(channel)) > VARIES:
         texts.append(
             f"{name}: noise varies from plane to plane, its variance by a factor of {factor:.1f} beyond what "
-            "brightness explains, as of planes stretched each by itself; what is calibrated for all of them, as hqssl's "
-            "default, nlm and bm3d use it, fits few: take `parameters: unknown_per_image`, or a dataset for each"
+            "brightness explains, as of planes stretched each by itself; what is calibrated for all of them, as "
+            "hqssl's default, nlm and bm3d use it, fits few: take `parameters: unknown_per_image` or a dataset for each"
         )
     if channel["saturated_share"] > SATURATED:
         texts.append(f"{name}: {channel['saturated_share']:.2%} of the voxels are saturated: nothing can restore them")
