@@ -26,8 +26,7 @@ def recommend(channels: Sequence[dict[str, Any]], *, repeats: bool) -> tuple[dic
         entry: dict[str, Any] = {"name": "n2n"}
         why = "repeats are pairs of independent noise, whatever its distribution and correlation"
     elif {offset[1] != 0 for offset in in_plane} == {True, False}:
-        # blind to as many pixels around as the noise is correlated over; its default hides four
-        entry = {"name": "sasl", "radius": max(4, *(max(map(abs, offset)) for offset in in_plane))}
+        entry = {"name": "sasl", "radius": "calibrated"}
         why = f"noise is correlated along Y and X ({_reach(in_plane)}): a mask that hides both would hide too much"
     elif in_plane:
         entry = {"name": "structn2v", "mask": "calibrated"}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field
@@ -30,12 +30,13 @@ class SASL(TrainedMethod):
     Notes
     -----
     Three trainings one after the other, a third of `steps` each, all with absolute differences [1]_. First a blind-spot
-    network that does not see the 9x9 pixels around (`radius`), so that noise correlated over less than that cannot be
-    predicted; its output is right where the image is flat and blurred where it is not. Then a network that sees 3x3
-    pixels only learns the first one's output from the noisy image: too near-sighted to average noise over distance, it
-    keeps texture. Then a U-Net learns from both: from the first where its output is flat, from the second where it
-    is textured, ``|(1 - a) * (first - f(y))| + |a * (second - f(y))|``, with a from the spread of the first output
-    in 7x7 pixels (supplement, equation 4). Only the U-Net denoises.
+    network that does not see the pixels around (`radius`; the paper's 4: 9x9), so that noise correlated over less than
+    that cannot be predicted; its output is right where the image is flat and blurred where it is not, and a spot that
+    lies wholly in the hole is lost: so the hole is no wider than the calibrated correlation asks for. Then a network
+    that sees 3x3 pixels only learns the first one's output from the noisy image: too near-sighted to average noise over
+    distance, it keeps texture. Then a U-Net learns from both: from the first where its output is flat, from the second
+    where it is textured, ``|(1 - a) * (first - f(y))| + |a * (second - f(y))|``, with a from the spread of the first
+    output in 7x7 pixels (supplement, equation 4). Only the U-Net denoises.
 
     Thresholds of the spread are the paper's, which are in 8-bit units; here one standard deviation of the image counts
     as 64 of them, so that they hold for any dtype. In volumes the blind neighbourhood is in the plane: between planes
@@ -53,9 +54,17 @@ class SASL(TrainedMethod):
 
     name: Literal["sasl"] = "sasl"
     steps: int = Field(1500, ge=3, description="Optimiser steps of the three trainings together.")
-    radius: int = Field(4, ge=0, description="Pixels around that the blind-spot network does not see; 4: 9x9.")
+    radius: Annotated[int, Field(ge=0)] | Literal["calibrated"] = Field(
+        "calibrated",
+        description="Pixels around that the blind-spot network does not see; 4: 9x9. `calibrated`: as far as noise was "
+        "found correlated along Y or X, but at least 1.",
+    )
+
+    def calibrated(self, calibration: Mapping[str, Any]) -> Self:
+        return self.model_copy(update={"radius": reach(calibration)}) if self.radius == "calibrated" else self
 
     def architecture(self, inputs: int, channels: int, ndim: int, beside: Sequence[int] = ()) -> Network:
+        assert self.radius != "calibrated", "the train stage fills the radius in"
         if self.network == "paper":
             blind = BlindSpot(
                 ndim,
@@ -90,6 +99,12 @@ class SASL(TrainedMethod):
         denoised = net(y)
         loss: Tensor = ((1 - a) * (first - denoised)).abs().mean() + (a * (second - denoised)).abs().mean()
         return loss
+
+
+def reach(calibration: Mapping[str, Any]) -> int:
+    """How many pixels along Y or X the noise of any channel is correlated over, at least 1."""
+    offsets = [offset for channel in calibration["channels"] for offset in channel["correlation"]["offsets"]]
+    return max((max(abs(y), abs(x)) for z, y, x in offsets if z == 0), default=1)
 
 
 def texture(image: Tensor) -> Tensor:

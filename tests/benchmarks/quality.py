@@ -4,6 +4,7 @@ The protocol: training on BSD400 (400 planes of 180x180), test on every fourth i
 sigma 25, neither clipped nor rounded; PSNR against 255 of each image, denoised values clipped to 0..255, then the mean.
 Each training runs by itself, one after the other, with the same threads and the same settings of malloc, until its
 budget of wall time is spent. CAREamics' clock counts its steps only; ours all that `train` does, its start included.
+Where ours took over 3 % more than the budget, as it may on a busy machine, it is done again with fewer steps.
 `BUDGETS` (minutes) and `SEEDS` (a number) are read from the environment.
 """
 
@@ -57,6 +58,9 @@ BARS: dict[tuple[str, str], dict[float, float]] = {
     ("hqssl", "n2v"): {2: 1.5, 8: 2.0},
 }
 
+#: A training that took longer than its budget by this factor is repeated with fewer steps.
+OVERRUN = 1.03
+
 #: Largest lead of our n2n over our hqssl after eight minutes.
 BEHIND = 0.3
 
@@ -108,22 +112,34 @@ def seconds_per_step(spec: TrainSpec, folder: Path) -> float:
     return float(np.mean(times[20:]))
 
 
-def ours(entry: str, minutes: float, seed: int, folder: Path, noisy: Images, clean: Images) -> dict[str, float]:
-    """Train one of our entries for a budget by the command that the workflow runs, and score it."""
-    options, threads = ENTRIES[entry], len(os.sched_getaffinity(0))
+def trained(entry: str, minutes: float, seed: int, folder: Path) -> Path:
+    """Train one of our entries for a budget by the command that the workflow runs, anew if that took longer."""
+    options, threads, budget = ENTRIES[entry], len(os.sched_getaffinity(0)), 60 * minutes
 
     def spec_of(steps: int) -> TrainSpec:
         method = METHODS[options["name"]](**options, steps=steps)
         return TrainSpec(dataset="bsd400", noise="sigma25", seed=seed, ndim=2, method=method)  # type: ignore[arg-type]
 
-    steps = int(0.96 * 60 * minutes / seconds_per_step(spec_of(1), folder))
-    model = folder / f"{entry}-{minutes:g}-{seed}"
-    command = [sys.executable, "-m", "ssdenoise", "train", "--spec", dump(spec_of(steps))]
-    command += ["--noisy", folder / "noisy.ome.zarr", "--calibration", folder / "calibration.json", "--output", model]
-    if METHODS[options["name"]].target:
-        command += ["--target", folder / "target.ome.zarr"]
-    subprocess.run([*map(str, command), "--threads", str(threads)], check=True, stderr=subprocess.DEVNULL)
-    loaded, device, denoised = load_model(model), Device.granted(0, threads), []
+    pace = seconds_per_step(spec_of(1), folder)
+    for attempt in range(3):
+        model, steps = folder / f"{entry}-{minutes:g}-{seed}-{attempt}", int(0.96 * budget / pace)
+        command = [sys.executable, "-m", "ssdenoise", "train", "--spec", dump(spec_of(steps)), "--output", model]
+        command += ["--noisy", folder / "noisy.ome.zarr", "--calibration", folder / "calibration.json"]
+        if METHODS[options["name"]].target:
+            command += ["--target", folder / "target.ome.zarr"]
+        subprocess.run([*map(str, command), "--threads", str(threads)], check=True, stderr=subprocess.DEVNULL)
+        seconds = read_json(model / "model.json")["provenance"]["seconds"]
+        if seconds <= OVERRUN * budget:
+            break
+        pace = seconds / steps
+    return model
+
+
+def ours(entry: str, minutes: float, seed: int, folder: Path, noisy: Images, clean: Images) -> dict[str, float]:
+    """Train one of our entries for a budget and score it."""
+    model = trained(entry, minutes, seed, folder)
+    device = Device.granted(0, len(os.sched_getaffinity(0)))
+    loaded, denoised = load_model(model), []
     device.place_for_inference(loaded.net, 2)
     for image in noisy:
         height, width = image.shape
@@ -132,7 +148,7 @@ def ours(entry: str, minutes: float, seed: int, folder: Path, noisy: Images, cle
         mean, _ = estimate(loaded, filled_up(units, pad, loaded.net), device)
         found = loaded.normalization.invert(mean)[0, 0, 0, :height, :width]
         denoised.append(found)
-    seconds = read_json(model / "model.json")["provenance"]["seconds"]
+    seconds, steps = read_json(model / "model.json")["provenance"]["seconds"], loaded.method.steps
     return {"steps": steps, "seconds": seconds, "psnr": mean_psnr(denoised, clean)}
 
 

@@ -218,7 +218,7 @@ def stored(tmp_path: Path, noisy: np.ndarray) -> Path:
         ("white", 0.0, {"name": "hqssl", "likelihood": "gaussian"}),
         ("white", 20.0, {"name": "hqssl", "likelihood": "poisson_gaussian"}),
         ("along x", 0.0, {"name": "structn2v", "mask": "calibrated"}),
-        ("both", 0.0, {"name": "sasl", "radius": 4}),
+        ("both", 0.0, {"name": "sasl", "radius": "calibrated"}),
     ],
 )
 def test_a_method_is_recommended_that_suits_the_noise(

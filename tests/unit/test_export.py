@@ -35,22 +35,19 @@ def noisy_store(folder: Path, shape: tuple[int, ...]) -> Volume:
 
 
 @FOREIGN
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "ndim", "channels"),
-    [
-        pytest.param("n2v", 2, 1, marks=pytest.mark.slow),
-        pytest.param("hqssl", 2, 1, marks=pytest.mark.slow),
-        pytest.param("n2n", 3, 2, marks=pytest.mark.slow),
-    ],
+    ("name", "ndim", "channels", "options"),
+    [("n2v", 2, 1, {}), ("hqssl", 2, 1, {}), ("n2n", 3, 2, {}), ("hqssl", 3, 1, {"planes": 3})],
 )
 def test_the_package_passes_the_zoo_s_test_and_gives_what_tiles_give(
-    name: str, ndim: int, channels: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, ndim: int, channels: int, options: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import onnxruntime
 
     monkeypatch.setattr(stage, "TILE_VOXELS", 1)
     volume = noisy_store(tmp_path, (1, channels, 5, 128, 192))
-    model = make_model(tmp_path, volume, name, ndim)
+    model = make_model(tmp_path, volume, name, ndim, **options)
     package = export(model, volume.path, tmp_path / "package", **GIVEN)
     tested = subprocess.run(
         [sys.executable, "-m", "bioimageio.core", "test", str(package)], capture_output=True, text=True, check=False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -189,7 +190,7 @@ def test_an_even_number_of_planes_is_refused() -> None:
 
 
 def test_sasl_is_blind_to_nine_by_nine() -> None:
-    net = SASL().build(1, 2, [NOISE])
+    net = SASL(radius=4).build(1, 2, [NOISE])
     for parameter in net.parameters():
         torch.nn.init.uniform_(parameter, 0.01, 0.1)
     image = torch.rand(1, 1, 48, 48, dtype=torch.double, requires_grad=True)
@@ -201,8 +202,17 @@ def test_sasl_is_blind_to_nine_by_nine() -> None:
         assert (seen[rows, columns] != 0).all()
 
 
+def test_sasl_is_blind_as_far_as_noise_is_correlated() -> None:
+    def calibration(*offsets: tuple[int, int, int]) -> dict[str, Any]:
+        return {"channels": [{"correlation": {"offsets": []}}, {"correlation": {"offsets": offsets}}]}
+
+    for offsets, radius in (((), 1), (((0, 1, 0), (0, 2, -3), (1, 0, 5)), 3)):
+        assert SASL().calibrated(calibration(*offsets)).radius == radius
+    assert SASL(radius=4).calibrated(calibration()).radius == 4
+
+
 def test_sasl_s_second_network_sees_three_by_three() -> None:
-    net = SASL().build(1, 2, [NOISE])
+    net = SASL(radius=1).build(1, 2, [NOISE])
     near = net.near  # type: ignore[union-attr]
     image = torch.rand(1, 1, 16, 16, requires_grad=True)
     # the means of channels that weigh them see the whole image; without them the network is a 3x3 convolution
@@ -218,7 +228,7 @@ def test_sasl_s_second_network_sees_three_by_three() -> None:
     ("progress", "part"), [(0.1, "blind"), (1 / 3, "blind"), (0.5, "near"), (0.9, "plain"), (1.0, "plain")]
 )
 def test_each_stage_of_sasl_trains_one_network(progress: float, part: str) -> None:
-    net = SASL().build(1, 2, [NOISE])
+    net = SASL(radius=1).build(1, 2, [NOISE])
     noisy = torch.randn(1, 1, 16, 16)
     SASL().loss(net, Batch(noisy), torch.Generator(), progress).backward()
     trained = {name.partition(".")[0] for name, p in net.named_parameters() if p.grad is not None}

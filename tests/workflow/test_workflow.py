@@ -124,15 +124,19 @@ def test_another_folder_and_a_killed_train_job_give_the_same_digests_and_scores(
     finished: Workflow, tmp_path: Path
 ) -> None:
     other = make(tmp_path / "other")
-    folder = other.folder / "results" / "tiny" / "bench" / "gaussian" / "n2n" / "seed-0"
-    kill_job(other, "train", (folder / "checkpoint.safetensors").exists)
+    entries = ["bench/gaussian/n2n/seed-0", "bench/gaussian/hqssl/seed-0", "archive/measured/n2n/seed-0"]
+    targets = [f"results/tiny/{entry}/scores.parquet" for entry in entries]
+    folder = other.folder / "results" / "tiny" / entries[0]
+    kill_job(other, "train", (folder / "checkpoint.safetensors").exists, targets[0])
     assert not (folder / "model.safetensors").exists()
-    other.run()
+    other.run(*targets)
     assert "resuming at step" in (folder / "logs" / "train.log").read_text()
-    assert other.digests() == finished.digests()
-    tables = [pd.read_parquet(w.folder / "results" / "tiny" / "scores.parquet") for w in (finished, other)]
+    assert {f"{entry}/denoised.ome.zarr/zarr.json" for entry in entries} < other.digests().keys()
+    assert other.digests().items() < finished.digests().items()
     costs = ["train_seconds", "denoise_seconds", "megavoxels_per_second", "peak_memory_mb"]
-    pd.testing.assert_frame_equal(*(table.drop(columns=costs) for table in tables))
+    for target in targets:
+        tables = [pd.read_parquet(w.folder / target) for w in (finished, other)]
+        pd.testing.assert_frame_equal(*(table.drop(columns=costs) for table in tables))
 
 
 def test_a_killed_denoise_job_keeps_its_shards_and_ends_with_the_same_bits(copied: Workflow) -> None:
