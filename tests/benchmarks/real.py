@@ -65,7 +65,7 @@ def calibrations() -> pd.DataFrame:
             row = {"dataset": path.parts[-3], "channel": channel["name"]}
             row |= {name: model[name] for name in ("gain", "offset", "read_noise")}
             row |= {f"correlation_{axis}": lags[axis][0] if lags[axis] else float("nan") for axis in "zyx"}
-            rows.append(row | {"recommended": found["recommendation"]["entry"]["name"]})
+            rows.append(row | {"recommended": " ".join(map(str, found["recommendation"]["entry"].values()))})
     return pd.DataFrame(rows)
 
 
