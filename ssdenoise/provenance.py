@@ -210,6 +210,11 @@ def _version(name: str) -> str:
         return "not installed"
 
 
+def inline(entry: Mapping[str, object]) -> str:
+    """A method entry for a message, as it may stand in the configuration."""
+    return "{" + ", ".join(f"{key}: {entry[key]}" for key in sorted(entry, key=lambda key: (key != "name", key))) + "}"
+
+
 def listed(names: Iterable[str]) -> str:
     """Names for a message, sorted and comma-separated."""
     return ", ".join(sorted(names))

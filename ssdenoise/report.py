@@ -50,9 +50,9 @@ def plot_images(
 ) -> None:
     """Draw one plane as the noisy input, each method and the reference, with the differences below.
 
-    All images of the first row have the same display range, all differences of the second too. Without a reference
-    the second row shows denoised minus noisy. Behind the differences stand the standard deviations, from methods that
-    have one.
+    All images of the first row have the same display range, that of the reference or, without one, of the first
+    method's image; so have all differences of the second row, and the standard deviations behind them, from methods
+    that have one. Without a reference the second row shows denoised minus noisy.
     """
     denoised = {name: folder / "denoised.ome.zarr" for name, folder in entries.items()}
     uncertainty = {name: folder / "uncertainty.ome.zarr" for name, folder in entries.items()}
@@ -70,6 +70,7 @@ def plot_images(
     differences = {name: image - base for name, image in images.items()}
     spread = 3 * float(np.median([np.std(d) for name, d in differences.items() if name != "noisy"]) or 1.0)
     extra = {f"std. dev. ({name})": _image(path, place) for name, path in uncertainty.items()}
+    most = max((float(np.percentile(image, 99.8)) for image in extra.values()), default=0.0)
     columns = max(len(shown), len(images) + len(extra))
     figure, axes = plt.subplots(2, columns, figsize=(2.3 * columns, 5.1), squeeze=False, layout="constrained")
     for axis in axes.flat:
@@ -85,13 +86,13 @@ def plot_images(
             axis.imshow(image, cmap="RdBu_r", vmin=-spread, vmax=spread, interpolation="nearest")
             axis.set_title(f"{name} − {'reference' if truth else 'noisy'}", fontsize=8)
     for axis, (name, image) in zip(axes[1][len(differences) :], extra.items(), strict=False):
-        axis.imshow(image, cmap="viridis", interpolation="nearest")
+        axis.imshow(image, cmap="viridis", vmin=0, vmax=most, interpolation="nearest")
         axis.set_title(name, fontsize=8)
     t, c, z = (s.start for s in place[:3])
-    figure.suptitle(
-        f"{title}: plane t={t} c={c} z={z}; images {low:.4g} to {high:.4g}, differences ±{spread:.3g}",
-        fontsize=9,
-    )
+    height, width = base.shape
+    ranges = f"images {low:.4g} to {high:.4g}, differences ±{spread:.3g}, red: above 0"
+    ranges += f", std. dev. 0 to {most:.3g}" if extra else ""
+    figure.suptitle(f"{title}: middle {height}x{width} pixels of plane t={t} c={c} z={z}; {ranges}", fontsize=9)
     save(figure, output, "report")
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from ssdenoise.calibrate.correlation import NEGATIVE, POSITIVE
 from ssdenoise.noise import noise_models
 from ssdenoise.plotting import COLOURS, plt, save
+from ssdenoise.provenance import inline
 
 
 def draw(calibration: Mapping[str, Any], title: str, output: Path) -> None:
@@ -35,7 +36,7 @@ def draw(calibration: Mapping[str, Any], title: str, output: Path) -> None:
         for colour, axis in zip(COLOURS, "xyz", strict=False):
             if values := channel["correlation"][axis]:
                 row[1].plot(range(1, len(values) + 1), values, "o-", color=colour, markersize=4, label=axis.upper())
-        row[1].axhspan(NEGATIVE, POSITIVE, color="0.92", zorder=0)
+        row[1].axhspan(NEGATIVE, POSITIVE, color="0.92", zorder=0, label="taken as none")
         row[1].set(xlabel="lag / voxels", ylabel="correlation of the noise")
         low, high = row[1].get_ylim()
         row[1].set_ylim(min(low, -0.2), max(high, 0.2))
@@ -44,11 +45,10 @@ def draw(calibration: Mapping[str, Any], title: str, output: Path) -> None:
             f"hot pixels {channel['hot_pixels']['number']}",
             fontsize=9,
         )
-        if row[1].lines:
-            row[1].legend(frameon=False)
+        row[1].legend(frameon=False)
         row[0].annotate(channel["name"], (0, 1.02), xycoords="axes fraction", fontsize=8, ha="right", color="0.4")
     advice = calibration["recommendation"]
-    entry = ", ".join(f"{key}: {value}" for key, value in advice["entry"].items())
-    lines = [f"{title} - recommended: {{{entry}}}: {advice['why']}", *(f"! {text}" for text in calibration["warnings"])]
+    lines = [f"{title} - recommended: {inline(advice['entry'])}: {advice['why']}"]
+    lines += [f"! {text}" for text in calibration["warnings"]]
     figure.suptitle("\n".join(textwrap.fill(line, 110) for line in lines), fontsize=9, x=0.02, ha="left")
     save(figure, output, "calibrate")

@@ -218,6 +218,8 @@ def read_sheet(path: Path) -> list[Dataset]:
         raise ConfigError(f"{path}: the header has a single column, {lines[0].strip()!r}; separate cells by tabs")
     rows = []
     for number, cells in enumerate(csv.DictReader(lines, delimiter="\t"), 1):
+        if "\t" not in lines[number]:
+            raise ConfigError(f"{path}: row {number} has a single cell, {lines[number]!r}; separate cells by tabs")
         if None in cells:
             raise ConfigError(f"{path}: row {number} has more cells than the header has columns")
         row = {key: value.strip() for key, value in cells.items() if value is not None and value.strip()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from difflib import get_close_matches
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
@@ -136,8 +137,17 @@ def validated(model: type[Model], value: object, where: str) -> Model:
         fault = error.errors()[0]
         path = ".".join(str(part) for part in fault["loc"])
         found = "" if fault["type"] in ("missing", "extra_forbidden") else f", found {fault['input']!r}"
-        what = "unknown key" if fault["type"] == "extra_forbidden" else fault["msg"]
+        what = f"unknown key{_close(model, path)}" if fault["type"] == "extra_forbidden" else fault["msg"]
         raise ConfigError(f"{where}: {path + ': ' if path else ''}{what}{found}") from None
+
+
+def _close(model: type[BaseModel], path: str) -> str:
+    """A question whether a known key was meant."""
+    described = model.model_json_schema()
+    parts = [described, *described.get("$defs", {}).values()]
+    known = {name for part in parts for name in part.get("properties", {})}
+    close = get_close_matches(path.rpartition(".")[2], sorted(known), 1)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def parse_spec(model: type[Model], text: str) -> Model:

@@ -65,7 +65,8 @@ def _read(path: Path) -> Source:
     try:
         return READERS[suffix](path)
     except Exception as error:  # readers raise whatever their parsing stumbled over
-        raise FormatError(f"{path} cannot be read as {suffix[1:]} ({error}); is it whole?") from error
+        why = str(error).partition("\n")[0].rstrip(".")
+        raise FormatError(f"{path} cannot be read as {suffix[1:]} ({why}); is it whole?") from error
 
 
 def _stacked(planes: Sequence[Source], paths: Sequence[Path], *, landscape: bool) -> Source:

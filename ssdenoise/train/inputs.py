@@ -11,6 +11,7 @@ from ssdenoise.config.models import TrainSpec
 from ssdenoise.errors import ConfigError, FormatError
 from ssdenoise.methods import Method
 from ssdenoise.noise import ImpulseModel, NoiseModel, NoiseModels, noise_models
+from ssdenoise.provenance import inline
 from ssdenoise.store import Volume
 
 log = logging.getLogger(__name__)
@@ -86,4 +87,5 @@ def warn(method: Method, calibration: Mapping[str, Any], ndim: int) -> None:
         log.warning("%s may keep noise that planes share as structure; `ndim: 2` suits better", method.name)
     if method.independent_noise and any(y or x for _, y, x in offsets):
         advice = calibration["recommendation"]
-        log.warning("%s may keep noise as structure; %s suits better: %s", method.name, advice["entry"], advice["why"])
+        entry, why = inline(advice["entry"]), advice["why"]
+        log.warning("%s may keep noise as structure; %s suits better: %s", method.name, entry, why)

@@ -125,7 +125,7 @@ WRONG = [
     pytest.param(
         {"methods": {"n2v": {"name": "n2v", "raduis": 2}}},
         {},
-        "methods.n2v.n2v.raduis: unknown key",
+        "methods.n2v.n2v.raduis: unknown key; did you mean 'radius'?",
         id="unknown-option",
     ),
     pytest.param({"methods": {"n2v": {"name": "n3v"}}}, {}, "n3v", id="unknown-method"),
@@ -195,9 +195,10 @@ def test_sheets_of_spreadsheets_and_without_tabs(tmp_path: Path) -> None:
     sheet = tmp_path / "sheet.tsv"
     sheet.write_bytes("\ufeffdataset\tnoisy\r\na\tb.npy\r\n\t\r\n\r\n".encode())
     assert [row.dataset for row in read_sheet(sheet)] == ["a"]
-    sheet.write_text("dataset,noisy\na,b.npy\n")
-    with pytest.raises(SsdenoiseError, match="separate cells by tabs"):
-        read_sheet(sheet)
+    for text in ("dataset,noisy\na,b.npy\n", "dataset\tnoisy\na   b.npy\n"):
+        sheet.write_text(text)
+        with pytest.raises(SsdenoiseError, match="separate cells by tabs"):
+            read_sheet(sheet)
 
 
 def test_the_same_name_twice(tmp_path: Path) -> None:

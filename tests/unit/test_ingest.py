@@ -93,6 +93,10 @@ def not_a_tiff(path: Path) -> None:
     (path / "a.tif").write_text("hello")
 
 
+def not_a_picture(path: Path) -> None:
+    (path / "a.png").write_text("hello")
+
+
 def saved(voxels: np.ndarray) -> object:
     def save(path: Path) -> None:
         np.save(path / "a.npy", voxels)
@@ -110,6 +114,7 @@ WRONG = [
     pytest.param(truncated, "a.tif", None, FormatError, "is it whole", id="truncated"),
     pytest.param(truncated_compressed, "a.tif", None, FormatError, "is it whole", id="truncated-compressed"),
     pytest.param(not_a_tiff, "a.tif", None, FormatError, "cannot be read as tif", id="not-a-tiff"),
+    pytest.param(not_a_picture, "a.png", None, FormatError, r"cannot be read as png \(.*\); is it whole\?$", id="text"),
     pytest.param(saved(VOXELS), "b.npy", None, MissingInputError, "no file", id="missing"),
     pytest.param(saved(poisoned(np.nan)), "a.npy", None, FormatError, "1 in plane t=0 c=0 z=3", id="nan"),
     pytest.param(saved(poisoned(np.inf)), "a.npy", None, FormatError, "1 in plane t=0 c=0 z=3", id="inf"),

@@ -260,7 +260,7 @@ def test_a_method_that_would_keep_correlated_noise_says_so(caplog: pytest.LogCap
     warn(METHODS["structn2v"](), found, 2)  # type: ignore[call-arg]
     assert not caplog.text
     warn(METHODS["n2v"](), found, 2)  # type: ignore[call-arg]
-    assert "n2v may keep noise as structure; {'name': 'structn2v'} suits better" in caplog.text
+    assert "n2v may keep noise as structure; {name: structn2v} suits better" in caplog.text
     caplog.clear()
     between_planes = {"channels": [{"correlation": {"offsets": [[1, 0, 0]]}}], "recommendation": advice}
     warn(METHODS["n2v"](), between_planes, 2)  # type: ignore[call-arg]
