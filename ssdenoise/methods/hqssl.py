@@ -139,7 +139,7 @@ class HQSSL(TrainedMethod):
         """The network that sees the voxels themselves and tells their noise."""
         width = 48 if self.network == "paper" else 16
         unet = UNet(ndim, channels, width=width, depth=3, head=(16, 16), skips="pooled")
-        return BlockMean(Plain(unet, outputs, last_kernel=1))
+        return BlockMean(Plain(unet, outputs))
 
     def loss(self, net: Network, batch: Batch, rng: torch.Generator, progress: float) -> Tensor:
         if self.likelihood == "none":

@@ -65,7 +65,7 @@ class N2V(TrainedMethod):
             unet = UNet(ndim, inputs, width=32, depth=2, head=(32, 32), skips="features", batch_norm=True)
         else:
             unet = UNet(ndim, inputs, width=24, depth=2, head=(24, 24), skips="features")
-        return Plain(unet, channels, last_kernel=1)
+        return Plain(unet, channels)
 
     def loss(self, net: Network, batch: Batch, rng: torch.Generator, progress: float) -> Tensor:
         noisy = batch.noisy

@@ -49,4 +49,4 @@ class N2V2(N2V):
             batch_norm=paper,
             alias_free=True,
         )
-        return Plain(unet, channels, last_kernel=1)
+        return Plain(unet, channels)

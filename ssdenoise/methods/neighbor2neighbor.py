@@ -30,8 +30,8 @@ class Neighbor2Neighbor(TrainedMethod):
     with ``f(y)`` held fixed and w rising from 0 to `regularizer` over the training. Noise must be independent between
     neighbours. Volumes are cut into cells plane by plane.
 
-    `network="paper"` is the U-Net of Noise2Noise that the paper starts from: depth 5, 48 and 96 channels; its two 1x1
-    layers at the end and its transposed convolutions on the way up are left out.
+    `network="paper"` is the U-Net of Noise2Noise that the paper starts from, depth 5 with 48 and 96 channels and 1x1
+    convolutions at the end; but with nearest-neighbour upsampling in place of transposed convolutions.
 
     References
     ----------
@@ -47,10 +47,8 @@ class Neighbor2Neighbor(TrainedMethod):
 
     def architecture(self, inputs: int, channels: int, ndim: int, beside: Sequence[int] = ()) -> Network:
         if self.network == "paper":
-            unet = UNet(ndim, inputs, width=48, depth=5, head=(96, 96), skips="pooled")
-        else:
-            unet = UNet(ndim, inputs, width=24, depth=3, head=(24, 24), up=24, skips="pooled")
-        return Plain(unet, channels, last_kernel=1)
+            return Plain(UNet(ndim, inputs, width=48, depth=5, head=(96, 96), skips="pooled"), channels, mix=(96, 96))
+        return Plain(UNet(ndim, inputs, width=24, depth=3, head=(24, 24), up=24, skips="pooled"), channels)
 
     def loss(self, net: Network, batch: Batch, rng: torch.Generator, progress: float) -> Tensor:
         chosen = choose(batch.noisy.shape, rng).to(batch.noisy.device)

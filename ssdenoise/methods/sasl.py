@@ -125,7 +125,7 @@ class ThreeNetworks(Network):
 
     def __init__(self, blind: BlindSpot, near: nn.Module, unet: UNet, outputs: int) -> None:
         super().__init__()
-        self.blind, self.near, self.plain = blind, near, Plain(unet, outputs, last_kernel=1)
+        self.blind, self.near, self.plain = blind, near, Plain(unet, outputs)
         self.halo, self.stride = self.plain.halo, self.plain.stride
 
     def forward(self, x: Tensor, part: Literal["blind", "near", "plain"] = "plain") -> Tensor:

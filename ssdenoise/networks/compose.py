@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ssdenoise.networks.layers import Network, halo_of
+from ssdenoise.networks.layers import Conv, Network, halo_of
 from ssdenoise.networks.unet import Plain
 
 
@@ -71,7 +71,8 @@ class BlockMean(Network):
     def __init__(self, net: Plain) -> None:
         super().__init__()
         self.net = net
-        nn.init.zeros_(net.last.conv.weight)
+        last: Conv = net.last[-1]  # type: ignore[assignment]
+        nn.init.zeros_(last.conv.weight)
         self.stride = (*net.stride[:-2], *(math.lcm(s, self.SIDE) for s in net.stride[-2:]))
         core = tuple((0, s - 1) for s in self.stride)
         self.halo = halo_of(net.reach(core), self.stride)

@@ -128,12 +128,16 @@ class UNet(nn.Module):
 
 
 class Plain(Network):
-    """A U-Net and a last convolution without rectifier: sees every voxel around, the centre included."""
+    """A U-Net, 1x1 convolutions of `mix` channels, and a last one without rectifier: sees the centre too."""
 
-    def __init__(self, unet: UNet, outputs: int, last_kernel: int) -> None:
+    def __init__(self, unet: UNet, outputs: int, *, last_kernel: int = 1, mix: Sequence[int] = ()) -> None:
         super().__init__()
         self.unet = unet
-        self.last = Conv(unet.ndim, unet.outputs, outputs, kernel=last_kernel, slope=None)
+        channels = [unet.outputs, *mix]
+        self.last = Chain(
+            *(Conv(unet.ndim, a, b, kernel=1) for a, b in pairwise(channels)),
+            Conv(unet.ndim, channels[-1], outputs, kernel=last_kernel, slope=None),
+        )
         self.stride = tuple(f**unet.depth for f in unet.pool.factor)
         self.halo = halo_of(self.reach(tuple((0, s - 1) for s in self.stride)), self.stride)
 

@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional
 
 from ssdenoise.grid import ceil_to
+from ssdenoise.methods import METHODS
 from ssdenoise.networks import BlindSpot, BlockMean, Network, Plain, Planes, UNet
 
 #: Channels: how far a network sees does not depend on them, how long the tests take does.
@@ -109,18 +110,19 @@ def test_the_blind_spot_in_3d_sees_the_column_through_the_voxel(size: tuple[int,
 
 
 def test_paper_networks_have_the_published_sizes() -> None:
-    """Parameters of the 2-D networks: the authors' HQ-SSL network has 1,265,858, csbdeep's U-Net of N2V 333,729."""
-    from ssdenoise.methods.hqssl import HQSSL
-    from ssdenoise.methods.n2n import N2N
-    from ssdenoise.methods.n2v import N2V
+    """Parameters of the 2-D networks: the authors' HQ-SSL network has 1,265,858, csbdeep's U-Net of N2V 333,729.
+
+    The U-Net that HQ-SSL compares with, which is Neighbor2Neighbor's but for the upsampling, has 1,099,585.
+    """
     from tests.conftest import NOISE
 
-    nets = {
-        m.name: m.build(1, 2, [NOISE]) for m in (N2N(network="paper"), N2V(network="paper"), HQSSL(network="paper"))
-    }
+    names = ("hqssl", "n2v", "n2n", "neighbor2neighbor")
+    nets = {name: METHODS[name](network="paper").build(1, 2, [NOISE]) for name in names}
     sizes = {name: sum(p.numel() for p in net.parameters()) for name, net in nets.items()}
     assert sizes["hqssl"] == 1_265_858
     assert sizes["n2v"] == 333_729
     assert sizes["n2n"] == 988_609
+    assert sizes["neighbor2neighbor"] == 1_099_585
     assert nets["n2n"].halo == (128, 128)
+    assert nets["neighbor2neighbor"].halo == (128, 128)
     assert nets["hqssl"].halo == (288, 288)
