@@ -53,14 +53,16 @@ schema: $(VENV)/installed
 bench: $(VENV)/installed
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m tests.benchmarks
 
-# DATA: folder with bsd400_train_gray180/ and bsd68_gray/; PEER: an environment with CAREamics.
+# The settings of OpenBLAS that are taken away slow it down, for the sake of old versions of it.
+# PEER: an environment with CAREamics. DATA: a folder with bsd400_train_gray180/ and bsd68_gray/, or with the images
+# that config/protocols/real-noise.tsv names.
+DATA ?= data
 bench-quality: $(VENV)/installed
-	$(if $(and $(DATA),$(PEER)),,$(error usage: make bench-quality DATA=FOLDER PEER=VENV))
+	$(if $(PEER),,$(error usage: make bench-quality PEER=VENV [DATA=FOLDER]))
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m tests.benchmarks.quality $(DATA) $(PEER)
 
-# DATA: folder with the images that config/protocols/real-noise.tsv names.
 bench-real: $(VENV)/installed
-	$(if $(and $(DATA),$(PEER)),,$(error usage: make bench-real DATA=FOLDER PEER=VENV))
+	$(if $(PEER),,$(error usage: make bench-real PEER=VENV [DATA=FOLDER]))
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m tests.benchmarks.real $(DATA) $(PEER)
 
 clean:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ssdenoise.errors import FormatError
+
 #: Share of voxels at either end that normalisation sees only as "at least this bright": hot pixels and dust.
 TAIL = 0.001
 
@@ -28,7 +30,15 @@ class Normalization:
 
     @classmethod
     def of(cls, channels: Sequence[Intensities]) -> Normalization:
-        """The normalisation that each channel's intensities ask for."""
+        """The normalisation that each channel's intensities ask for.
+
+        Raises
+        ------
+        FormatError
+            If intensities differ by less than the histogram tells apart.
+        """
+        for channel in channels:
+            channel.check_resolved()
         offsets, scales = zip(*(channel.mean_and_spread() for channel in channels), strict=True)
         return cls(offsets, scales)
 
@@ -55,7 +65,7 @@ class Intensities:
 
     A bin is what the upper bits of a float32 share, so that no range has to be known beforehand: of integers ten bits
     of mantissa (exact up to 2047, a relative width of 0.1 % above), of floating-point numbers seven (1 %), as these use
-    many more bins. A spread much smaller than that share of the level is not resolved.
+    many more bins. A spread smaller than that share of the level is not resolved (`check_resolved`).
 
     Attributes
     ----------
@@ -99,11 +109,20 @@ class Intensities:
 
         Hot pixels would otherwise stretch the scale by their brightness; pulled in, by their number only.
         """
-        centres, counts = self._sorted()
-        pulled = np.clip(centres, self.quantile(TAIL), self.quantile(1 - TAIL))
-        mean = np.average(pulled, weights=counts)
-        std = np.sqrt(np.average((pulled - mean) ** 2, weights=counts))
-        return float(mean), float(std) or 1.0
+        mean, std = self._moments()
+        return mean, std or 1.0
+
+    def check_resolved(self) -> None:
+        """Refuse intensities that spread by less than a bin, so that their histogram does not tell by how much."""
+        mean, std = self._moments()
+        floats = bool((self.bins & 0b111 == 0b100).all())
+        # zeros alone are no high level; the centre of their bin is a little beside them
+        width = 2.0 ** (np.floor(np.log2(abs(mean))) - (7 if floats else 10)) if abs(mean) > 1e-30 else 0.0
+        if self.minimum < self.maximum and std < width:
+            raise FormatError(
+                f"intensities from {self.minimum:.8g} to {self.maximum:.8g} lie so close to {mean:.8g} that they "
+                "cannot be normalised; subtract what they have in common"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """For `from_json`."""
@@ -119,6 +138,12 @@ class Intensities:
         histogram = value["histogram"]
         bins, counts = np.array(histogram["bins"], np.uint32), np.array(histogram["counts"], np.int64)
         return cls(value["minimum"], value["maximum"], bins, counts)
+
+    def _moments(self) -> tuple[float, float]:
+        centres, counts = self._sorted()
+        pulled = np.clip(centres, self.quantile(TAIL), self.quantile(1 - TAIL))
+        mean = np.average(pulled, weights=counts)
+        return float(mean), float(np.sqrt(np.average((pulled - mean) ** 2, weights=counts)))
 
     def _sorted(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
         """Centres of the bins, ascending, and their counts."""

@@ -41,16 +41,10 @@ NOISE = NoiseModels(
 )
 
 
+NEEDS_BM3D = pytest.mark.skipif(importlib.util.find_spec("bm3d") is None, reason="bm3d is not installed: noncommercial")
+
 #: Names of all methods; those whose package is not installed are skipped.
-EVERY_METHOD = [
-    pytest.param(
-        name,
-        marks=pytest.mark.skipif(
-            name == "bm3d" and importlib.util.find_spec("bm3d") is None, reason="bm3d is not installed: noncommercial"
-        ),
-    )
-    for name in METHODS
-]
+EVERY_METHOD = [pytest.param(name, marks=NEEDS_BM3D if name == "bm3d" else ()) for name in METHODS]
 
 
 class Identity(torch.nn.Module):

@@ -82,7 +82,8 @@ def calibrate(spec: CalibrateSpec, noisy: Path, output: Path, figure: Path | Non
 
 def _channel(volume: Volume, c: int, name: str, *, repeats: bool) -> dict[str, Any]:
     """All that is found of one channel."""
-    planes = _sample(volume, c, repeats=repeats)
+    rows, columns = (_middle(n) for n in volume.shape[3:])
+    planes = _sample(volume, c, rows, columns, repeats=repeats)
     saturated = saturation(planes, volume.array.dtype)
     curve = transfer_curve(planes, repeats=repeats, saturated=saturated)
     intensities = volume.intensities()[c]
@@ -97,20 +98,25 @@ def _channel(volume: Volume, c: int, name: str, *, repeats: bool) -> dict[str, A
         "plane_strengths": strengths(planes, models["poisson_gaussian"]).tolist(),
         "correlation": correlation(planes, repeats=repeats),
         "saturated_share": 0.0 if saturated is None else float(np.mean(planes >= saturated)),
-        **defects(planes, models["poisson_gaussian"], volume.array.dtype),
+        **defects(planes, models["poisson_gaussian"], volume.array.dtype, (rows.start, columns.start)),
     }
 
 
-def _sample(volume: Volume, c: int, *, repeats: bool) -> FloatArray:
-    """Central crops of planes, (T, Z, Y, X): the middle planes of evenly spaced time points, of all if they repeat."""
-    t, _, z, y, x = volume.shape
+def _middle(n: int) -> slice:
+    """The middle of an axis, up to `SIDE` pixels of it."""
+    start = max(0, (n - SIDE) // 2)
+    return slice(start, start + min(n, SIDE))
+
+
+def _sample(volume: Volume, c: int, rows: slice, columns: slice, *, repeats: bool) -> FloatArray:
+    """Crops of planes, (T, Z, Y, X): the middle planes of evenly spaced time points, of all if they repeat."""
+    t, _, z, _, _ = volume.shape
     times = np.unique(np.linspace(0, t - 1, min(t, IMAGES)).round().astype(int))
     if not repeats:
         times = times[:: -(-len(times) * min(z, IMAGES) // IMAGES)]
     depth = max(1, min(z, IMAGES // len(times)))
     first = (z - depth) // 2
     # neighbouring planes, as the correlation between them is looked at; those of the middle
-    rows, columns = (slice(max(0, (n - SIDE) // 2), max(0, (n - SIDE) // 2) + min(n, SIDE)) for n in (y, x))
     planes = [
         volume.read((slice(int(i), int(i) + 1), slice(c, c + 1), slice(first, first + depth), rows, columns))[0, 0]
         for i in times

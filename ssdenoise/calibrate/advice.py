@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ssdenoise.noise import correlated_offsets
+
 #: Noise is Gaussian for all that matters if photons make up less than this share of its variance at middle brightness.
 PHOTON_SHARE = 0.1
 
@@ -20,8 +22,7 @@ SATURATED, ZERO, HOT = 1e-3, 0.05, 1e-5
 def recommend(channels: Sequence[dict[str, Any]], *, repeats: bool) -> tuple[dict[str, Any], list[str]]:
     """A method entry with the reason for it, and warnings, from what was found of each channel."""
     warnings = [text for channel in channels for text in _warnings(channel)]
-    offsets = {tuple(offset) for channel in channels for offset in channel["correlation"]["offsets"]}
-    in_plane = {offset for offset in offsets if offset[0] == 0}
+    in_plane = {offset for offset in correlated_offsets({"channels": channels}) if offset[0] == 0}
     if repeats:
         entry: dict[str, Any] = {"name": "n2n"}
         why = "repeats are pairs of independent noise, whatever its distribution and correlation"
@@ -37,7 +38,10 @@ def recommend(channels: Sequence[dict[str, Any]], *, repeats: bool) -> tuple[dic
         if any(variation(channel) > VARIES for channel in channels):
             entry["parameters"] = "unknown_per_image"
         growth = {"gaussian": "is about as strong everywhere", "poisson_gaussian": "grows with brightness"}[likelihood]
-        why = f"no correlation between pixels was found along Y or X, and the noise {growth}"
+        measured = all(channel["correlation"][axis] for channel in channels for axis in "yx")
+        white = "no correlation between pixels was found along Y or X"
+        unknown = "images are too small to see whether noise is correlated between pixels"
+        why = f"{white if measured else unknown}, and the noise {growth}"
     return {"entry": entry, "why": why}, warnings
 
 
@@ -58,7 +62,7 @@ def _likelihood(channels: Sequence[dict[str, Any]]) -> str:
     return kinds.pop() if len(kinds) == 1 else "poisson_gaussian"
 
 
-def _reach(offsets: set[tuple[int, ...]]) -> str:
+def _reach(offsets: set[tuple[int, int, int]]) -> str:
     return ", ".join(
         f"{axis} {max(o[i] for o in offsets)}" for i, axis in enumerate("ZYX") if any(o[i] for o in offsets)
     )

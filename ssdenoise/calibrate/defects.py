@@ -31,11 +31,13 @@ def saturation(planes: FloatArray, dtype: np.dtype[Any]) -> float | None:
         return None
     top = float(planes.max())
     at_top, below = int(np.sum(planes == top)), int(np.sum((planes < top) & (planes >= top - 3)))
-    piled_up = at_top >= 16 and at_top > 3 * below
+    piled_up = 16 <= at_top < planes.size and at_top > 3 * below  # all alike, they are dark rather than saturated
     return top if top == np.iinfo(dtype).max or piled_up else None
 
 
-def defects(planes: FloatArray, noise: NoiseModel, dtype: np.dtype[Any]) -> dict[str, Any]:
+def defects(
+    planes: FloatArray, noise: NoiseModel, dtype: np.dtype[Any], origin: tuple[int, int] = (0, 0)
+) -> dict[str, Any]:
     """Share of zero voxels, and the hot pixels.
 
     Parameters
@@ -45,12 +47,14 @@ def defects(planes: FloatArray, noise: NoiseModel, dtype: np.dtype[Any]) -> dict
         Calibrated from them.
     dtype : dtype
         Of the volume.
+    origin : tuple of int
+        Where in the volume's planes these begin, (Y, X).
 
     Returns
     -------
     dict
         `zero_share`: voxels of an unsigned volume that are 0. `hot_pixels`: their number, share, and the first
-        positions (Y, X) in the crop that was looked at.
+        positions (Y, X).
     """
     images = planes.reshape(-1, *planes.shape[-2:])
     needed = HOT if len(images) > 1 else HOT_IN_ONE
@@ -67,6 +71,6 @@ def defects(planes: FloatArray, noise: NoiseModel, dtype: np.dtype[Any]) -> dict
         "hot_pixels": {
             "number": len(hot),
             "share": len(hot) / hits.size,
-            "positions": hot[:LISTED].tolist(),
+            "positions": (hot[:LISTED] + origin).tolist(),
         },
     }

@@ -224,7 +224,8 @@ def fit(
     at_dark = gain * dark + intercept
     if at_dark < 0:  # the line meets zero above that: no read noise
         dark, at_dark = -intercept / gain, 0.0
-    poisson = float(np.sum(weight**2 * variance * brightness) / np.sum(weight**2 * brightness**2))
+    square = float(np.sum(weight**2 * brightness**2))
+    poisson = float(np.sum(weight**2 * variance * brightness)) / square if square > 0 else 0.0
     models = {
         "gaussian": NoiseModel(0.0, 0.0, float(np.sqrt(max(gain * mean + intercept, 0.0)))),
         "poisson": NoiseModel(max(poisson, 0.0), 0.0, 0.0),

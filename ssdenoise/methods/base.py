@@ -8,14 +8,24 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
 from ssdenoise.networks import Network, PerChannel, Planes
 from ssdenoise.noise import NoiseModels
+
+
+def _odd(size: int) -> int:
+    if size % 2 == 0:
+        raise ValueError(f"{size} is even; a window with a voxel in its middle has an odd side")
+    return size
+
+
+#: Side of a window around a voxel.
+Odd = Annotated[int, AfterValidator(_odd)]
 
 
 @dataclass(frozen=True)
@@ -44,8 +54,8 @@ class Method(BaseModel):
         Whether `loss` is minimised by gradient steps; if not, `fit` sets the network's buffers from a sample.
     stages : int
         Number of trainings one after the other, equally long, each with a course of the learning rate of its own.
-    independent_noise : bool
-        Whether the method takes noise as independent between voxels, and keeps it where it is not.
+    independent_along : str
+        Axes, of `zyx`, along which the method takes noise as independent between voxels, and keeps it where it is not.
     half_turns_only : bool
         Whether training patches may only be turned by 180 degrees: where quarter turns and flips would not keep the
         directions that a method is about.
@@ -57,7 +67,7 @@ class Method(BaseModel):
     target: ClassVar[Literal["pair", "clean"] | None] = None
     trainable: ClassVar[bool] = False
     stages: ClassVar[int] = 1
-    independent_noise: ClassVar[bool] = False
+    independent_along: ClassVar[str] = ""
     half_turns_only: ClassVar[bool] = False
     patch_factor: ClassVar[int] = 1
 
@@ -133,6 +143,9 @@ class TrainedMethod(Method):
         (8, 64, 64), description="Patch size in voxels, ZYX; 2-D training uses YX. Cut to the volume's size."
     )
     learning_rate: float = Field(4e-3, gt=0, description="Peak learning rate of Adam.")
+    ramp_down: float = Field(
+        0.5, gt=0, le=0.9, description="Share of the training, at its end, in which the learning rate falls to zero."
+    )
     weight_average: float = Field(
         0.0,
         ge=0,
@@ -142,7 +155,8 @@ class TrainedMethod(Method):
     )
     test_time_augmentation: bool = Field(
         False,
-        description="Average over the quarter turns and flips of the image at inference, eight times the work.",
+        description="Average over the quarter turns and flips of the image at inference, eight times the work. A "
+        "standard deviation is the mean of theirs, a little more than that of the average.",
     )
 
     @field_validator("planes")

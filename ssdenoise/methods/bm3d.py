@@ -56,7 +56,7 @@ class BM3D(Method):
        Noise", IEEE TIP 22, 2013.
     """
 
-    independent_noise: ClassVar[bool] = True
+    independent_along: ClassVar[str] = "zyx"
 
     name: Literal["bm3d"] = "bm3d"
     stabilize: bool = Field(
@@ -116,6 +116,8 @@ class BM3DFilter(Network):
 
     def _filter(self, image: FloatArray, sigma: float, spread: float) -> FloatArray:
         """Filter an image whose structure has about the standard deviation `spread`."""
+        if sigma == 0:
+            return image
         package = _package(self.stride)
         profile = package.BM3DProfile() if len(self.stride) == 2 else package.BM4DProfile()  # type: ignore[attr-defined]
         profile.num_threads = 1  # with several, sums depend on which is first

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Any, ClassVar, Literal
+from collections.abc import Sequence
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from ssdenoise.jinvariance import best_options
 from ssdenoise.methods.base import Method
 from ssdenoise.networks import Network
 from ssdenoise.noise import FloatArray, NoiseModels
@@ -23,16 +23,15 @@ class Gaussian(Method):
 
     Notes
     -----
-    `skimage.restoration.calibrate_denoiser` hides a grid of voxels, filters, and compares at the hidden ones [1]_: for
-    noise independent from voxel to voxel that loss is the true error plus a constant, so the best width needs no
-    clean image.
+    The loss hides a grid of voxels, filters, and compares at the hidden ones [1]_: for noise independent from voxel to
+    voxel it is the true error plus a constant, so the best width needs no clean image.
 
     References
     ----------
     .. [1] J. Batson and L. Royer, "Noise2Self: Blind Denoising by Self-Supervision", ICML 2019, arXiv:1901.11365.
     """
 
-    independent_noise: ClassVar[bool] = True
+    independent_along: ClassVar[str] = "zyx"
 
     name: Literal["gaussian"] = "gaussian"
     sigmas: tuple[float, ...] = Field(
@@ -43,9 +42,7 @@ class Gaussian(Method):
         return GaussianFilter(ndim, max(self.sigmas))
 
     def fit(self, net: Network, sample: Tensor) -> None:
-        candidates = {"sigma": list(self.sigmas)}
-        chosen = choose(smooth, sample, candidates)
-        net.sigma.fill_(chosen["sigma"])  # type: ignore[operator]
+        net.sigma.fill_(best_options(smooth, sample, {"sigma": self.sigmas})["sigma"])  # type: ignore[operator]
 
 
 class GaussianFilter(Network):
@@ -68,27 +65,3 @@ def smooth(image: FloatArray, sigma: float | Sequence[float]) -> FloatArray:
     from scipy.ndimage import gaussian_filter
 
     return np.asarray(gaussian_filter(image, sigma, truncate=TRUNCATE))
-
-
-def choose(
-    denoiser: Callable[..., Any],
-    sample: Tensor,
-    candidates: Mapping[str, Sequence[float]],
-    **by_channel: Sequence[float],
-) -> dict[str, float]:
-    """Options with the smallest J-invariant loss, summed over the images of a sample (B, C, [Z,] Y, X).
-
-    `by_channel` are options of the denoiser that each channel has its own value of.
-    """
-    from skimage.restoration import calibrate_denoiser  # half a second, and every dry run imports the methods
-
-    total: FloatArray | None = None
-    options: list[dict[str, float]] = []
-    for images in sample.numpy():
-        for channel, image in enumerate(images):
-            own = partial(denoiser, **{name: values[channel] for name, values in by_channel.items()})
-            stride = min(4, *image.shape)  # of the grid of hidden voxels; no wider than the image
-            _, (options, losses) = calibrate_denoiser(image, own, candidates, stride=stride, extra_output=True)
-            total = np.asarray(losses) if total is None else total + np.asarray(losses)
-    assert total is not None, "a sample has at least one image"
-    return options[int(np.argmin(total))]

@@ -33,7 +33,8 @@ UNKNOWN_SPEED = 20.0
 #: Where unknown parameters start, before softplus or sigmoid: at 0.13 of the signal's standard deviation, or 0.12.
 START = -2.0
 
-#: Parameters of each likelihood that a training can find.
+#: Parameters of each likelihood that a training can find. An offset is none of them: gain and offset are all but
+#: interchangeable where the network learns the mean as well, so it stays calibrated.
 PARAMETERS: Mapping[str, tuple[str, ...]] = {
     "gaussian": ("read_noise",),
     "poisson": ("gain",),
@@ -79,7 +80,7 @@ class HQSSL(TrainedMethod):
        NeurIPS 2019, arXiv:1901.10277.
     """
 
-    independent_noise: ClassVar[bool] = True
+    independent_along: ClassVar[str] = "zyx"
 
     name: Literal["hqssl"] = "hqssl"
     steps: int = Field(500, ge=1, description="Optimiser steps.")
@@ -91,8 +92,8 @@ class HQSSL(TrainedMethod):
     parameters: Literal["calibrated", "known", "unknown", "unknown_per_image"] = Field(
         "calibrated",
         description="Noise parameters: `calibrated` from the noisy volume, `known` from the synthesis (benchmarks "
-        "only), `unknown`: learned as constants, `unknown_per_image`: estimated by a second network, for noise that "
-        "varies from plane to plane.",
+        "only), `unknown`: learned as constants (but for the offset, which stays calibrated), `unknown_per_image`: "
+        "estimated by a second network, for noise that varies from plane to plane.",
     )
 
     @model_validator(mode="after")
@@ -167,7 +168,7 @@ class HQSSL(TrainedMethod):
         else:
             shift, var = prior.posterior(variance(noise, mu), noisy - mu)
             mean = mu + shift
-        return Estimate(mean.float(), var.sqrt().float())
+        return Estimate(mean.float(), var.clamp(min=0).sqrt().float())  # of singular covariances rounding leaves less
 
 
 def _prior(net: Network, noisy: Tensor) -> tuple[Tensor, Covariance]:

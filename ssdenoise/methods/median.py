@@ -7,19 +7,13 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import AfterValidator, Field
+from pydantic import Field
 from torch import Tensor
 
-from ssdenoise.methods.base import Method
-from ssdenoise.methods.gaussian import choose
+from ssdenoise.jinvariance import best_options
+from ssdenoise.methods.base import Method, Odd
 from ssdenoise.networks import Network
 from ssdenoise.noise import FloatArray, NoiseModels
-
-
-def _odd(size: int) -> int:
-    if size % 2 == 0:
-        raise ValueError(f"{size} is even; a window with a voxel in its middle has an odd side")
-    return size
 
 
 class Median(Method):
@@ -31,10 +25,10 @@ class Median(Method):
     `ssdenoise.methods.gaussian.Gaussian`.
     """
 
-    independent_noise: ClassVar[bool] = True
+    independent_along: ClassVar[str] = "zyx"
 
     name: Literal["median"] = "median"
-    sizes: tuple[Annotated[int, Field(ge=1), AfterValidator(_odd)], ...] = Field(
+    sizes: tuple[Annotated[Odd, Field(ge=1)], ...] = Field(
         (3, 5, 7), min_length=1, description="Sides of the window to choose from, in voxels; odd."
     )
 
@@ -42,7 +36,7 @@ class Median(Method):
         return MedianFilter(ndim, max(self.sizes))
 
     def fit(self, net: Network, sample: Tensor) -> None:
-        net.size.fill_(choose(smooth, sample, {"size": list(self.sizes)})["size"])  # type: ignore[operator]
+        net.size.fill_(best_options(smooth, sample, {"size": self.sizes})["size"])  # type: ignore[operator]
 
 
 class MedianFilter(Network):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
-from pydantic import model_validator
-
-from ssdenoise.methods.n2n import N2N
+from ssdenoise.methods.n2n import WithTarget
 
 
-class N2C(N2N):
+class N2C(WithTarget):
     """Supervised training, "noise to clean", with the network and the loss of Noise2Noise.
 
     Notes
@@ -26,10 +24,4 @@ class N2C(N2N):
 
     target: ClassVar[Literal["pair", "clean"] | None] = "clean"
 
-    name: Literal["n2c"] = "n2c"  # type: ignore[assignment]
-
-    @model_validator(mode="after")
-    def _one_direction(self) -> Self:
-        if self.both_directions:
-            raise ValueError("`both_directions` is for pairs of noisy images; the clean one has nothing to be denoised")
-        return self
+    name: Literal["n2c"] = "n2c"

@@ -16,7 +16,32 @@ from ssdenoise.networks import Network, Plain, UNet
 LOWEST_POWER = 0.5
 
 
-class N2N(TrainedMethod):
+class WithTarget(TrainedMethod):
+    """What training on a second image has in common, whether that is noisy or clean: network, loss and its options."""
+
+    learning_rate: float = Field(2e-3, gt=0, description="Peak learning rate of Adam; twice that is unsteady.")
+    criterion: Literal["l2", "l1", "l0"] = Field(
+        "l2", description="Loss: `l2` estimates the mean, `l1` the median, `l0` (annealed) the mode."
+    )
+
+    def architecture(self, inputs: int, channels: int, ndim: int, beside: Sequence[int] = ()) -> Network:
+        if self.network == "paper":
+            unet = UNet(ndim, inputs, width=48, depth=5, head=(64, 32), skips="pooled")
+        else:
+            unet = UNet(ndim, inputs, width=24, depth=3, head=(24, 24), up=24, skips="pooled")
+        return Plain(unet, channels, last_kernel=3)
+
+    def loss(self, net: Network, batch: Batch, rng: torch.Generator, progress: float) -> Tensor:
+        assert batch.target is not None, "the train stage gives a target to each method that has one"
+        denoised = net(batch.noisy)
+        if self.criterion == "l0":
+            power = max(LOWEST_POWER, 2 * (1 - progress))
+            return ((denoised - batch.target).abs() + 1e-8).pow(power).mean()  # type: ignore[no-any-return]
+        criterion = functional.mse_loss if self.criterion == "l2" else functional.l1_loss
+        return criterion(denoised, batch.target)
+
+
+class N2N(WithTarget):
     """Noise2Noise (Lehtinen et al. 2018).
 
     Notes
@@ -39,31 +64,11 @@ class N2N(TrainedMethod):
     target: ClassVar[Literal["pair", "clean"] | None] = "pair"
 
     name: Literal["n2n"] = "n2n"
-    learning_rate: float = Field(2e-3, gt=0, description="Peak learning rate of Adam; twice that is unsteady.")
-    criterion: Literal["l2", "l1", "l0"] = Field(
-        "l2", description="Loss: `l2` estimates the mean, `l1` the median, `l0` (annealed) the mode."
-    )
     both_directions: bool = Field(
         False,
         description="Denoise both realizations and average, where the pair is a volume: better, but from twice the "
         "data that other methods see.",
     )
-
-    def architecture(self, inputs: int, channels: int, ndim: int, beside: Sequence[int] = ()) -> Network:
-        if self.network == "paper":
-            unet = UNet(ndim, inputs, width=48, depth=5, head=(64, 32), skips="pooled")
-        else:
-            unet = UNet(ndim, inputs, width=24, depth=3, head=(24, 24), up=24, skips="pooled")
-        return Plain(unet, channels, last_kernel=3)
-
-    def loss(self, net: Network, batch: Batch, rng: torch.Generator, progress: float) -> Tensor:
-        assert batch.target is not None, "the train stage gives a target to each method that has one"
-        denoised = net(batch.noisy)
-        if self.criterion == "l0":
-            power = max(LOWEST_POWER, 2 * (1 - progress))
-            return ((denoised - batch.target).abs() + 1e-8).pow(power).mean()  # type: ignore[no-any-return]
-        criterion = functional.mse_loss if self.criterion == "l2" else functional.l1_loss
-        return criterion(denoised, batch.target)
 
     @property
     def averages_pair(self) -> bool:

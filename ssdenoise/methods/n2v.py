@@ -43,7 +43,7 @@ class N2V(TrainedMethod):
        arXiv:1811.10980.
     """
 
-    independent_noise: ClassVar[bool] = True
+    independent_along: ClassVar[str] = "zyx"
 
     name: Literal["n2v"] = "n2v"
     masked_percent: float = Field(1.5, gt=0, le=25, description="Share of hidden voxels in per cent.")
@@ -84,7 +84,8 @@ class N2V(TrainedMethod):
         """What replaces each hidden voxel, shape (B, C, n): always values of the patches as they were."""
         spatial, radii, values = noisy.shape[2:], self._radii(noisy.ndim - 2), noisy.flatten(2)
         if self.replacement in ("mean", "median"):
-            shown = [o for o in offsets(radii) if not self.concealed(o)]
+            concealed = set(self.concealed(len(spatial)))
+            shown = [o for o in offsets(radii) if o not in concealed]
             if not shown:
                 raise ConfigError(
                     f"{self.name}: the mask covers all neighbours up to `radius` {radii}; take a larger one"
@@ -93,13 +94,14 @@ class N2V(TrainedMethod):
             around = around.to(noisy.device)
             found = values.gather(2, around.clamp(min=0).flatten(2)).view(around.shape)
             found = found.masked_fill(around < 0, torch.nan)
-            return found.nanmean(-1) if self.replacement == "mean" else found.nanmedian(-1).values
+            found = found.nanmean(-1) if self.replacement == "mean" else found.nanmedian(-1).values
+            return torch.where(found.isnan(), values.mean(-1, keepdim=True), found)  # all of them outside the patch
         others = neighbours(hidden, spatial, radii, rng, centre=self.replacement == "uniform_with_centre")
         return values.gather(2, others.to(noisy.device))
 
-    def concealed(self, offset: tuple[int, ...]) -> bool:
-        """Whether a neighbour is hidden together with a voxel, and so no source of its replacement."""
-        return False
+    def concealed(self, ndim: int) -> list[tuple[int, ...]]:
+        """Offsets of the neighbours that are hidden together with a voxel, and so no source of its replacement."""
+        return []
 
     def _radii(self, ndim: int) -> tuple[int, ...]:
         return (self.radius if isinstance(self.radius, tuple) else (self.radius,) * 3)[-ndim:]

@@ -31,7 +31,8 @@ class Neighbor2Neighbor(TrainedMethod):
     neighbours. Volumes are cut into cells plane by plane.
 
     `network="paper"` is the U-Net of Noise2Noise that the paper starts from, depth 5 with 48 and 96 channels and 1x1
-    convolutions at the end; but with nearest-neighbour upsampling in place of transposed convolutions.
+    convolutions at the end. The authors' differs in details: transposed convolutions in place of nearest-neighbour
+    upsampling, a slope of 0.2 in the leaky rectifiers, not 0.1, and a tenth of He's initial weights.
 
     References
     ----------
@@ -40,7 +41,7 @@ class Neighbor2Neighbor(TrainedMethod):
     """
 
     patch_factor: ClassVar[int] = 2
-    independent_noise: ClassVar[bool] = True
+    independent_along: ClassVar[str] = "zyx"
 
     name: Literal["neighbor2neighbor"] = "neighbor2neighbor"
     regularizer: float = Field(2.0, ge=0, description="Weight of the regulariser at the end of the training.")

@@ -10,8 +10,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ssdenoise.methods.base import Method
-from ssdenoise.methods.gaussian import choose
+from ssdenoise.jinvariance import best_options
+from ssdenoise.methods.base import Method, Odd
 from ssdenoise.networks import Network
 from ssdenoise.noise import FloatArray, NoiseModels
 
@@ -29,10 +29,10 @@ class NLM(Method):
     .. [1] A. Buades, B. Coll and J.-M. Morel, "A non-local algorithm for image denoising", CVPR 2005.
     """
 
-    independent_noise: ClassVar[bool] = True
+    independent_along: ClassVar[str] = "zyx"
 
     name: Literal["nlm"] = "nlm"
-    patch_size: int = Field(5, ge=3, description="Side of the patches that are compared, in voxels; odd.")
+    patch_size: Odd = Field(5, ge=3, description="Side of the patches that are compared, in voxels; odd.")
     patch_distance: int = Field(6, ge=1, description="How far similar patches are looked for, in voxels.")
     strengths: tuple[float, ...] = Field(
         (0.4, 0.6, 0.8, 1.0, 1.2), min_length=1, description="Strengths `h` to choose from, in units of the noise."
@@ -44,8 +44,8 @@ class NLM(Method):
 
     def fit(self, net: Network, sample: Tensor) -> None:
         assert isinstance(net, NLMFilter)
-        strengths = {"strength": list(self.strengths)}
-        net.strength.fill_(choose(net.filter, sample, strengths, sigma=net.sigma.tolist())["strength"])
+        strengths = {"strength": self.strengths}
+        net.strength.fill_(best_options(net.filter, sample, strengths, sigma=net.sigma.tolist())["strength"])
 
 
 class NLMFilter(Network):
@@ -63,6 +63,8 @@ class NLMFilter(Network):
 
     def filter(self, image: FloatArray, strength: float, sigma: float) -> FloatArray:
         """Denoise one image; float64, so that sums do not depend on where a tile begins."""
+        if sigma == 0:
+            return image
         from skimage.restoration import denoise_nl_means
 
         denoised: FloatArray = denoise_nl_means(

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from ssdenoise.methods.base import Batch, TrainedMethod
 from ssdenoise.networks import BlindSpot, Chain, Conv, Network, Plain, UNet
+from ssdenoise.noise import correlated_offsets
 
 #: Pixels a side of the window in which the first network's output counts as flat or textured.
 WINDOW = 7
@@ -51,6 +52,7 @@ class SASL(TrainedMethod):
     """
 
     stages: ClassVar[int] = 3
+    independent_along: ClassVar[str] = "z"
 
     name: Literal["sasl"] = "sasl"
     steps: int = Field(1500, ge=3, description="Optimiser steps of the three trainings together.")
@@ -103,8 +105,7 @@ class SASL(TrainedMethod):
 
 def reach(calibration: Mapping[str, Any]) -> int:
     """How many pixels along Y or X the noise of any channel is correlated over, at least 1."""
-    offsets = [offset for channel in calibration["channels"] for offset in channel["correlation"]["offsets"]]
-    return max((max(abs(y), abs(x)) for z, y, x in offsets if z == 0), default=1)
+    return max((max(abs(y), abs(x)) for z, y, x in correlated_offsets(calibration) if z == 0), default=1)
 
 
 def texture(image: Tensor) -> Tensor:

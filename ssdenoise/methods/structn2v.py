@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from ssdenoise.methods.n2v import N2V, surroundings
+from ssdenoise.noise import correlated_offsets
 
 
 class StructN2V(N2V):
@@ -33,7 +34,7 @@ class StructN2V(N2V):
     """
 
     half_turns_only: ClassVar[bool] = True
-    independent_noise: ClassVar[bool] = False
+    independent_along: ClassVar[str] = ""
 
     name: Literal["structn2v"] = "structn2v"  # type: ignore[assignment]
     replacement: Literal["uniform", "mean", "median"] = Field(
@@ -62,7 +63,7 @@ class StructN2V(N2V):
         return self.model_copy(update={"mask": correlated(calibration)}) if self.mask == "calibrated" else self
 
     def hide(self, noisy: Tensor, hidden: Tensor, rng: torch.Generator) -> Tensor:
-        if not (under := self._offsets(noisy.ndim - 2)):
+        if not (under := self.concealed(noisy.ndim - 2)):
             return super().hide(noisy, hidden, rng)
         around = surroundings(hidden, noisy.shape[2:], under).flatten(2)
         # outside the patch there is nothing to hide: hide a voxel in its place that is hidden anyway
@@ -79,10 +80,7 @@ class StructN2V(N2V):
         drawn = torch.randint(noisy[0, 0].numel(), hidden.shape, generator=rng).to(noisy.device)
         return noisy.flatten(2).gather(2, drawn)
 
-    def concealed(self, offset: tuple[int, ...]) -> bool:
-        return offset in self._offsets(len(offset))
-
-    def _offsets(self, ndim: int) -> list[tuple[int, ...]]:
+    def concealed(self, ndim: int) -> list[tuple[int, ...]]:
         """Offsets under the mask or opposite to it, the centre left out."""
         assert self.mask != "calibrated", "the train stage fills the mask in"
         mask = np.array(self.mask, bool)
@@ -95,9 +93,9 @@ class StructN2V(N2V):
 
 def correlated(calibration: Mapping[str, Any]) -> tuple[tuple[tuple[Literal[0, 1], ...], ...], ...]:
     """Mask over the neighbours that the noise of any channel is correlated with."""
-    offsets = [offset for channel in calibration["channels"] for offset in channel["correlation"]["offsets"]]
-    reach = np.abs([(0, 0, 0), *offsets]).max(axis=0)
+    offsets = [(0, 0, 0), *correlated_offsets(calibration)]
+    reach = np.abs(offsets).max(axis=0)
     mask = np.zeros(2 * reach + 1, int)
-    for offset in [(0, 0, 0), *offsets]:
+    for offset in offsets:
         mask[tuple(reach + offset)] = mask[tuple(reach - offset)] = 1
     return tuple(tuple(tuple(row) for row in plane) for plane in mask.tolist())

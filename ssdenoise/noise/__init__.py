@@ -1,7 +1,14 @@
 """Noise: its parameters, how to draw it, how to split photon counts. NumPy only."""
 
 from ssdenoise.noise.drawing import AnyNoise, GaussianNoise, ImpulseNoise, Noise, PoissonGaussianNoise, synthesize
-from ssdenoise.noise.models import FloatArray, ImpulseModel, NoiseModel, NoiseModels, noise_models
+from ssdenoise.noise.models import (
+    FloatArray,
+    ImpulseModel,
+    NoiseModel,
+    NoiseModels,
+    correlated_offsets,
+    noise_models,
+)
 from ssdenoise.noise.streams import STREAM_BLOCK, Streams, stream
 from ssdenoise.noise.thinning import thin
 
@@ -17,6 +24,7 @@ __all__ = [
     "NoiseModels",
     "PoissonGaussianNoise",
     "Streams",
+    "correlated_offsets",
     "noise_models",
     "stream",
     "synthesize",

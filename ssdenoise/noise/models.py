@@ -76,3 +76,8 @@ def noise_models(calibration: Mapping[str, Any]) -> list[NoiseModels]:
         )
         for models in (channel["models"] for channel in calibration["channels"])
     ]
+
+
+def correlated_offsets(calibration: Mapping[str, Any]) -> list[tuple[int, int, int]]:
+    """Neighbours (Z, Y, X) that the noise of any calibrated channel is correlated with; of opposite ones, one."""
+    return [(z, y, x) for channel in calibration["channels"] for z, y, x in channel["correlation"]["offsets"]]

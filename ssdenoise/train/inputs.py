@@ -10,11 +10,15 @@ from typing import Any
 from ssdenoise.config.models import TrainSpec
 from ssdenoise.errors import ConfigError, FormatError
 from ssdenoise.methods import Method
-from ssdenoise.noise import ImpulseModel, NoiseModel, NoiseModels, noise_models
+from ssdenoise.noise import ImpulseModel, NoiseModel, NoiseModels, correlated_offsets, noise_models
 from ssdenoise.provenance import inline
 from ssdenoise.store import Volume
 
 log = logging.getLogger(__name__)
+
+#: Read noise, in photons, above which images are better not thinned: its variance is then a quarter of that of the
+#: noise of one photon.
+READ_NOISE = 0.5
 
 
 def check(spec: TrainSpec, volumes: Sequence[Volume]) -> None:
@@ -46,10 +50,21 @@ def photon_scales(spec: TrainSpec, calibration: Mapping[str, Any]) -> list[tuple
     models = noise_models(calibration)
     if spec.photon_gain != "calibrated":
         return [(spec.photon_gain, 0.0)] * len(models)
-    found = [(one.poisson_gaussian.gain, one.poisson_gaussian.offset) for one in models]
-    if spec.method.target == "pair" and spec.pairing == "thinning" and any(gain <= 0 for gain, _ in found):
-        raise ConfigError(f"{spec.dataset}: the calibration found no photon noise (gain 0), so nothing can be thinned")
-    return found
+    found = [one.poisson_gaussian for one in models]
+    if spec.method.target == "pair" and spec.pairing == "thinning":
+        if any(one.gain <= 0 for one in found):
+            raise ConfigError(
+                f"{spec.dataset}: the calibration found no photon noise (gain 0), so nothing can be thinned"
+            )
+        if (photons := max(one.read_noise / one.gain for one in found)) > READ_NOISE:
+            log.warning(
+                "%s: read noise, of up to %.1f photons by the calibration, is in both parts of a thinned image, and %s "
+                "learns it as signal; repeats do not share it, and hqssl knows of it",
+                spec.dataset,
+                photons,
+                spec.method.name,
+            )
+    return [(one.gain, one.offset) for one in found]
 
 
 def noise_of(method: Method, noisy: Volume, calibration: Mapping[str, Any]) -> list[NoiseModels]:
@@ -82,10 +97,10 @@ def noise_of(method: Method, noisy: Volume, calibration: Mapping[str, Any]) -> l
 
 def warn(method: Method, calibration: Mapping[str, Any], ndim: int) -> None:
     """Say so if the method takes noise as independent between voxels, and this noise is not."""
-    offsets = [offset for channel in calibration["channels"] for offset in channel["correlation"]["offsets"]]
-    if method.independent_noise and ndim == 3 and any(z for z, _, _ in offsets):
+    offsets = correlated_offsets(calibration)
+    if "z" in method.independent_along and ndim == 3 and any(z for z, _, _ in offsets):
         log.warning("%s may keep noise that planes share as structure; `ndim: 2` suits better", method.name)
-    if method.independent_noise and any(y or x for _, y, x in offsets):
+    if "y" in method.independent_along and any(y or x for _, y, x in offsets):
         advice = calibration["recommendation"]
         entry, why = inline(advice["entry"]), advice["why"]
         log.warning("%s may keep noise as structure; %s suits better: %s", method.name, entry, why)

@@ -26,10 +26,10 @@ log = logging.getLogger(__name__)
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
-#: Adam's moments and the learning rate's course are those of the HQ-SSL paper; the ramp-down is longer than its 30 %,
-#: as a short training has no time to average its noise out otherwise.
+#: Adam's moments and the learning rate's course are those of the HQ-SSL paper, but for the ramp-down's default: longer
+#: than its 30 %, as a short training has no time to average its noise out otherwise.
 BETAS = (0.9, 0.99)
-RAMP_UP, RAMP_DOWN = 0.1, 0.5
+RAMP_UP = 0.1
 
 #: Largest norm of the gradient.
 CLIP = 1.0
@@ -42,12 +42,12 @@ TIMED = 10
 EVERY = 50
 
 
-def learning_rate(progress: float, peak: float) -> float:
-    """Cosine ramp up, plateau, squared-cosine ramp down; `progress` from 0 to 1."""
+def learning_rate(progress: float, peak: float, ramp_down: float) -> float:
+    """Cosine ramp up, plateau, squared-cosine ramp down over the last share; `progress` from 0 to 1."""
     if progress < RAMP_UP:
         return peak * 0.5 * (1 - math.cos(math.pi * progress / RAMP_UP))
-    if progress > 1 - RAMP_DOWN:
-        return peak * (0.5 + 0.5 * math.cos(math.pi * (progress - 1 + RAMP_DOWN) / RAMP_DOWN)) ** 2
+    if progress > 1 - ramp_down:
+        return peak * (0.5 + 0.5 * math.cos(math.pi * (progress - 1 + ramp_down) / ramp_down)) ** 2
     return peak
 
 
@@ -93,7 +93,7 @@ def optimise(
             # learning rate
             progress = (step + 0.5) / method.steps
             stage, within = method.stage(progress)
-            rate = learning_rate(within, method.learning_rate)
+            rate = learning_rate(within, method.learning_rate, method.ramp_down)
             for group in optimiser.param_groups:
                 group["lr"] = rate
 

@@ -1,11 +1,12 @@
-"""`make bench-quality PEER=VENV DATA=FOLDER`: PSNR after equal time of training, ours and CAREamics'. Asserts nothing.
+"""`make bench-quality PEER=VENV DATA=FOLDER`: PSNR after equal time of training, ours and CAREamics'.
 
 The protocol: training on BSD400 (400 planes of 180x180), test on every fourth image of BSD68, Gaussian noise of
 sigma 25, neither clipped nor rounded; PSNR against 255 of each image, denoised values clipped to 0..255, then the mean.
 Each training runs by itself, one after the other, with the same threads and the same settings of malloc, until its
-budget of wall time is spent. CAREamics' clock counts its steps only; ours all that `train` does, its start included.
-Where ours took over 3 % more than the budget, as it may on a busy machine, it is done again with fewer steps.
-`BUDGETS` (minutes) and `SEEDS` (a number) are read from the environment.
+budget of wall time is spent. CAREamics' clock counts its steps only; ours all that the stage `train` does. As our
+learning rate follows a course over a number of steps, that number is chosen beforehand, from the time that some take;
+a training that took longer than its budget, as it may on a busy machine, does not count and is done again with fewer.
+`BUDGETS` (minutes) and `SEEDS` (a number) are read from the environment. Exits with 1 if a bar is missed.
 """
 
 from __future__ import annotations
@@ -58,8 +59,9 @@ BARS: dict[tuple[str, str], dict[float, float]] = {
     ("hqssl", "n2v"): {2: 1.5, 8: 2.0},
 }
 
-#: A training that took longer than its budget by this factor is repeated with fewer steps.
-OVERRUN = 1.03
+#: Share of the budget that steps are planned to take: the start, validation and checkpoints take some, too, and a
+#: machine is not always equally fast. Trainings that are tried before the benchmark gives up.
+PLANNED, TRIES = 0.88, 4
 
 #: Largest lead of our n2n over our hqssl after eight minutes.
 BEHIND = 0.3
@@ -121,18 +123,19 @@ def trained(entry: str, minutes: float, seed: int, folder: Path) -> Path:
         return TrainSpec(dataset="bsd400", noise="sigma25", seed=seed, ndim=2, method=method)  # type: ignore[arg-type]
 
     pace = seconds_per_step(spec_of(1), folder)
-    for attempt in range(3):
-        model, steps = folder / f"{entry}-{minutes:g}-{seed}-{attempt}", int(0.96 * budget / pace)
+    for attempt in range(TRIES):
+        model, steps = folder / f"{entry}-{minutes:g}-{seed}-{attempt}", int(PLANNED * budget / pace)
         command = [sys.executable, "-m", "ssdenoise", "train", "--spec", dump(spec_of(steps)), "--output", model]
         command += ["--noisy", folder / "noisy.ome.zarr", "--calibration", folder / "calibration.json"]
         if METHODS[options["name"]].target:
             command += ["--target", folder / "target.ome.zarr"]
         subprocess.run([*map(str, command), "--threads", str(threads)], check=True, stderr=subprocess.DEVNULL)
         seconds = read_json(model / "model.json")["provenance"]["seconds"]
-        if seconds <= OVERRUN * budget:
-            break
+        if seconds <= budget:
+            return model
+        print(f"{entry}: {seconds:.0f} s, done again with fewer steps", file=sys.stderr, flush=True)
         pace = seconds / steps
-    return model
+    raise RuntimeError(f"{entry} took longer than {budget:.0f} s in {TRIES} trainings; the machine is too busy to tell")
 
 
 def ours(entry: str, minutes: float, seed: int, folder: Path, noisy: Images, clean: Images) -> dict[str, float]:
@@ -177,7 +180,12 @@ def main() -> None:
     data, python = Path(sys.argv[1]), Path(sys.argv[2]) / "bin" / "python"
     budgets = [float(minutes) for minutes in os.environ.get("BUDGETS", "2 8").split()]
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    rows = []
+    rows: list[dict[str, object]] = []
+
+    def note(who: str, method: str, minutes: float, seed: int, found: dict[str, float]) -> None:
+        rows.append({"who": who, "method": method, "minutes": minutes, "seed": seed, **found})
+        print(rows[-1], file=sys.stderr, flush=True)
+
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         noisy, clean = protocol(data, folder)
@@ -185,28 +193,26 @@ def main() -> None:
             for seed in range(int(os.environ.get("SEEDS", "1"))):
                 for kind in PEERS:
                     denoised, spent = peer(kind, minutes, seed, folder / "protocol.npz", python)
-                    rows.append(("CAREamics", kind, minutes, seed, spent | {"psnr": mean_psnr(denoised, clean)}))
+                    note("CAREamics", kind, minutes, seed, spent | {"psnr": mean_psnr(denoised, clean)})
                 for entry in ENTRIES:
-                    rows.append(("ssdenoise", entry, minutes, seed, ours(entry, minutes, seed, folder, noisy, clean)))
-                for who, what, *_, found in rows[-len(PEERS) - len(ENTRIES) :]:
-                    print(f"{minutes:g} min, seed {seed}: {who} {what} {found}", file=sys.stderr, flush=True)
-    table = pd.DataFrame([{"who": w, "method": m, "minutes": b, "seed": s, **found} for w, m, b, s, found in rows])
+                    note("ssdenoise", entry, minutes, seed, ours(entry, minutes, seed, folder, noisy, clean))
+    table = pd.DataFrame(rows)
     medians = table.groupby(["minutes", "who", "method"], sort=False)[["steps", "seconds", "psnr"]].median()
     print(medians.reset_index().to_markdown(index=False, floatfmt=".5g"), end="\n\n")
     print(f"BM3D {BM3D} dB; medians over the seeds\n")
-    for (minutes, who, method), seconds in medians["seconds"].items():
-        if seconds > 60 * minutes:
-            print(f"{minutes:g} min: {who} {method} took {seconds - 60 * minutes:.1f} s more than its budget")
-    psnr = medians["psnr"]
+    psnr, missed = medians["psnr"], False
     for minutes in budgets:
         for (mine, theirs), bars in BARS.items():
             lead = psnr[minutes, "ssdenoise", mine] - psnr[minutes, "CAREamics", theirs]
-            bar = bars.get(minutes)
-            verdict = "" if bar is None else f", bar {bar:+.1f}: {'ok' if lead >= bar else 'MISSED'}"
+            bar = bars.get(minutes, -np.inf)
+            missed |= lead < bar
+            verdict = "" if np.isinf(bar) else f", bar {bar:+.1f}: {'ok' if lead >= bar else 'MISSED'}"
             print(f"{minutes:g} min: our {mine} - their {theirs}: {lead:+.2f} dB{verdict}")
         behind = psnr[minutes, "ssdenoise", "n2n"] - psnr[minutes, "ssdenoise", "hqssl"]
         verdict = f", bar {BEHIND}: {'ok' if behind <= BEHIND else 'MISSED'}" if minutes == 8 else ""
+        missed |= minutes == 8 and behind > BEHIND
         print(f"{minutes:g} min: our n2n - our hqssl: {behind:+.2f} dB{verdict}")
+    sys.exit(missed)
 
 
 if __name__ == "__main__":

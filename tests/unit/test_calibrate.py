@@ -107,10 +107,12 @@ def test_planes_too_small_to_measure_noise_in_are_refused() -> None:
         transfer_curve(np.ones((1, 3, 6, 40)))
 
 
-def test_a_noiseless_plane_has_no_noise() -> None:
-    models, offset_from, _ = fitted(np.full((1, 1, 64, 64), 5.0))
+@pytest.mark.parametrize("level", [5.0, 0.0])
+def test_a_noiseless_plane_has_no_noise(level: float) -> None:
+    models, offset_from, _ = fitted(np.full((1, 1, 64, 64), level))
     assert models["gaussian"].read_noise == 0
-    assert models["poisson_gaussian"].variance(5.0) == 0
+    assert models["poisson"].gain == 0
+    assert models["poisson_gaussian"].variance(level) == 0
     assert offset_from == "darkest brightness"
 
 
@@ -186,6 +188,8 @@ def test_saturation_zeros_and_hot_pixels_are_counted() -> None:
     assert saturation(noisy, np.dtype("uint16")) is None
     assert saturation(np.minimum(noisy, 600), np.dtype("uint16")) == 600
     assert saturation(np.minimum(noisy / 2, 255), np.dtype("uint8")) == 255
+    assert saturation(np.full((1, 1, 8, 8), 7.0), np.dtype("uint16")) is None
+    assert defects(noisy, noise, np.dtype("uint16"), (100, 50))["hot_pixels"]["positions"][0] == [103, 57]
     dark = np.maximum(noisy - 300, 0)
     assert defects(dark, noise, np.dtype("uint16"))["zero_share"] == pytest.approx(np.mean(dark == 0))
 
@@ -248,6 +252,24 @@ def test_planes_stretched_each_by_itself_are_noticed(tmp_path: Path) -> None:
     assert same["recommendation"]["entry"] == {"name": "hqssl", "likelihood": "poisson_gaussian"}
     assert varied["recommendation"]["entry"]["parameters"] == "unknown_per_image"
     assert "noise varies from plane to plane" in varied["warnings"][0]
+
+
+def test_a_black_channel_is_calibrated_without_warnings(tmp_path: Path) -> None:
+    black = make_store(tmp_path, "black", np.zeros((1, 1, 2, 64, 64), np.uint8)).path
+    assert not calibrate(CalibrateSpec(), black, tmp_path / "c.json")["channels"][0]["saturated_share"]
+
+
+def test_where_correlation_cannot_be_seen_the_advice_does_not_deny_it(tmp_path: Path) -> None:
+    small = stored(tmp_path, 100 + RNG(0).normal(0, 5, (1, 1, 2, 16, 16)))
+    advice = calibrate(CalibrateSpec(), small, tmp_path / "c.json")["recommendation"]
+    assert "images are too small to see whether noise is correlated" in advice["why"]
+
+
+def test_a_hot_pixel_is_listed_where_it_is_in_the_volume(tmp_path: Path) -> None:
+    noisy = 100 + RNG(0).normal(0, 5, (1, 1, 3, 1100, 16))
+    noisy[..., 1040, 7] += 500
+    found = calibrate(CalibrateSpec(), stored(tmp_path, noisy), tmp_path / "c.json")["channels"][0]["hot_pixels"]
+    assert found["positions"] == [[1040, 7]]
 
 
 def test_repeats_make_pairs_and_need_to_be_several(tmp_path: Path) -> None:

@@ -65,6 +65,27 @@ def test_the_package_passes_the_zoo_s_test_and_gives_what_tiles_give(
 
 
 @FOREIGN
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "channels", "options"),
+    [
+        *((name, 1, {}) for name in sorted(METHODS) if METHODS[name].trainable and name not in ("n2v", "hqssl")),
+        ("n2v", 2, {"channels": "independent", "test_time_augmentation": True}),
+        ("hqssl", 3, {}),
+        ("hqssl", 1, {"likelihood": "impulse", "parameters": "unknown"}),
+        ("hqssl", 1, {"parameters": "unknown_per_image", "patch": (1, 64, 64)}),
+    ],
+)
+def test_every_trained_method_becomes_a_graph_of_free_size(
+    name: str, channels: int, options: dict[str, object], tmp_path: Path
+) -> None:
+    """The export itself compares with onnxruntime, at another size than the graph was traced with."""
+    volume = noisy_store(tmp_path, (1, channels, 2, 128, 128))
+    model = make_model(tmp_path, volume, name, 2, **options)
+    assert (export(model, volume.path, tmp_path / "package", **GIVEN) / "weights.onnx").is_file()
+
+
+@FOREIGN
 def test_a_zip_file_tells_nothing_of_the_machine_it_was_made_on(tmp_path: Path) -> None:
     volume = noisy_store(tmp_path, (1, 1, 1, 64, 64))  # smaller than the smallest input
     model = make_model(tmp_path, volume, "n2v", 2)

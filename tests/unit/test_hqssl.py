@@ -207,6 +207,24 @@ def test_nothing_is_infinite_at_extreme_values(likelihood: str, channels: int) -
         assert all(torch.isfinite(t).all() for t in (gradient, mean, std))
 
 
+@pytest.mark.parametrize("parameters", ["known", "unknown"])
+@pytest.mark.parametrize("channels", [1, 2, 3])
+@pytest.mark.parametrize("likelihood", [*LIKELIHOODS, "impulse"])
+def test_nothing_is_infinite_at_random_extremes(likelihood: str, channels: int, parameters: str) -> None:
+    """Covariances with entries from 1e-6 to 1e6 side by side, nearly singular ones among them."""
+    method, noise = make(likelihood, channels, parameters=parameters)
+    rng = np.random.default_rng(channels)
+    size = (1, channels + entries_of(channels), 60, 60)
+    output = torch.tensor(rng.normal(size=size) * 10 ** rng.uniform(-6, 6, size)).requires_grad_()
+    y = torch.tensor(rng.normal(size=(1, channels, 60, 60)) * 10 ** rng.uniform(-3, 3, (1, channels, 60, 60)))
+    loss = method.loss(Fixed(output, noise), Batch(y), generator(), 0)  # type: ignore[arg-type]
+    (gradient,) = torch.autograd.grad(loss, output)
+    mean, std = method.denoise(Fixed(output, noise), y)  # type: ignore[arg-type]
+    assert std is not None
+    assert torch.isfinite(loss)
+    assert all(torch.isfinite(t).all() for t in (gradient, mean, std))
+
+
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_the_variance_is_the_noise_model_s(likelihood: str) -> None:
     _, noise = make(likelihood)

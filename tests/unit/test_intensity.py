@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from ssdenoise.errors import FormatError
 from ssdenoise.intensity import Intensities, Normalization
 
 
@@ -54,3 +55,16 @@ def test_a_small_spread_on_a_high_level_is_resolved(level: int) -> None:
     mean, spread = Intensities.of(values).mean_and_spread()
     assert mean == pytest.approx(values.mean(), abs=0.05 * values.std())
     assert spread == pytest.approx(values.std(), rel=0.05)
+
+
+@pytest.mark.parametrize(("dtype", "level", "spread"), [(np.float32, 1000, 3.0), (np.uint16, 30_000, 5.0)])
+def test_a_spread_that_the_histogram_does_not_tell_is_refused(dtype: type, level: float, spread: float) -> None:
+    rng = np.random.default_rng(0)
+    fine, coarse = (rng.normal(level, s, 100_000).astype(dtype) for s in (spread, 10 * spread))
+    with pytest.raises(FormatError, match=r"so close to \d+"):
+        Normalization.of([Intensities.of(fine)])
+    assert Normalization.of([Intensities.of(coarse)]).scale[0] == pytest.approx(coarse.std(), rel=0.05)
+    # nothing but zeros and a few photons, and a constant: no spread, but none that is unknown
+    dark = np.zeros(100_000, np.uint16)
+    dark[:9] = 1
+    assert Normalization.of([Intensities.of(dark), Intensities.of(np.full(9, 7, np.uint8))]).scale == (1.0, 1.0)

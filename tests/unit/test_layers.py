@@ -12,7 +12,7 @@ PACKAGE = ROOT / "ssdenoise"
 L0, L1, L2, L3, L4 = range(5)
 LAYERS = {
     **dict.fromkeys(("errors", "grid", "intensity", "noise", "metrics"), L0),
-    **dict.fromkeys(("provenance", "store", "plotting", "networks", "covariance"), L1),
+    **dict.fromkeys(("provenance", "store", "plotting", "networks", "covariance", "jinvariance"), L1),
     **dict.fromkeys(("methods", "model", "device"), L2),
     "config": L3,
     **dict.fromkeys(("fetch", "ingest", "synthesize", "calibrate", "train", "denoise", "commit"), L4),
@@ -23,7 +23,10 @@ STORAGE = {"zarr", "dask", "xarray", "yaozarrs"}
 FORBIDDEN = {
     **{key: {"torch", "pandas", "snakemake", *STORAGE} for key in [m for m, layer in LAYERS.items() if layer == L0]},
     **{key: {"torch", "snakemake", "ssdenoise.networks"} for key in ("provenance", "store", "plotting")},
-    **{key: {"snakemake", "ssdenoise.store", "ssdenoise.provenance", *STORAGE} for key in ("networks", "covariance")},
+    **{
+        key: {"snakemake", "ssdenoise.store", "ssdenoise.provenance", *STORAGE}
+        for key in ("networks", "covariance", "jinvariance")
+    },
     **{key: {"snakemake", "ssdenoise.store", *STORAGE} for key in ("methods", "model", "device", "config")},
     **{key: {"snakemake"} for key in [m for m, layer in LAYERS.items() if layer == L4]},
 }

@@ -13,8 +13,8 @@ from ssdenoise.methods import METHODS, Batch, Method
 from ssdenoise.methods.n2c import N2C
 from ssdenoise.methods.n2n import N2N
 from ssdenoise.methods.neighbor2neighbor import Neighbor2Neighbor, choose, subsample
-from ssdenoise.noise import NoiseModel
-from tests.conftest import NOISE, ROOT, Identity, generator
+from ssdenoise.noise import NoiseModel, NoiseModels
+from tests.conftest import NEEDS_BM3D, NOISE, ROOT, Identity, generator
 
 FOLDER = ROOT / "ssdenoise" / "methods"
 
@@ -92,8 +92,10 @@ def test_neighbor2neighbor_draws_adjacent_voxels_of_one_cell_alike_for_channels(
     assert not torch.equal(first[0], first[1])
     a, b = (np.stack(np.unravel_index(part[:, 0].long().numpy(), spatial)) for part in (first, second))
     assert (np.abs(a - b).sum(axis=0) == 1).all()
-    assert (a[-2:] // 2 == b[-2:] // 2).all()
-    assert (a[-1] // 2 == np.arange(spatial[-1] // 2)).all()
+    rows, columns = np.arange(spatial[-2] // 2)[:, None], np.arange(spatial[-1] // 2)
+    for place in (a, b):  # both from the cell that stands here
+        assert (place[-2] // 2 == rows).all()
+        assert (place[-1] // 2 == columns).all()
 
 
 def test_neighbor2neighbor_draws_its_eight_pairs_equally_often() -> None:
@@ -118,12 +120,6 @@ def test_neighbor2neighbor_loss_is_that_of_the_paper() -> None:
     assert loss.item() == pytest.approx(expected.item())
 
 
-def test_n2c_does_not_average_the_clean_image_in() -> None:
-    assert N2N(both_directions=True).averages_pair
-    with pytest.raises(ValueError, match="`both_directions` is for pairs"):
-        METHODS["n2c"](both_directions=True)  # type: ignore[call-arg]
-
-
 def test_n2c_learns_the_target_it_is_given() -> None:
     a, b = torch.randn(2, 1, 8, 8), torch.randn(2, 1, 8, 8)
     assert N2C().loss(Identity(), Batch(a, b), generator(), 0) == pytest.approx(((a - b) ** 2).mean().item())
@@ -143,11 +139,32 @@ def test_baselines_choose_stronger_smoothing_for_stronger_noise(name: str) -> No
         net = method.build(1, 2, [noise])
         noisy = clean + sigma * torch.randn(clean.shape, generator=generator())
         method.fit(net, noisy)
-        # the strength of nlm is in units of the noise
-        chosen.append(
-            (sigma if name == "nlm" else 1)
-            * float(getattr(net, {"gaussian": "sigma", "median": "size", "nlm": "strength"}[name]))
-        )
+        chosen.append(float(getattr(net, {"gaussian": "sigma", "median": "size", "nlm": "strength"}[name])))
         better = method.denoise(net, noisy).mean
         assert (better - clean).square().mean() < (noisy - clean).square().mean() * (1.0 if sigma < 0.1 else 0.2)
-    assert chosen[1] > chosen[0]
+    if name != "nlm":  # whose strength is in units of the noise
+        assert chosen[1] > chosen[0]
+
+
+def test_nlm_chooses_the_strength_with_the_least_true_error() -> None:
+    """It sees the noisy image only, and finds what the clean one would have told, or the next to it."""
+    y, x = torch.meshgrid(torch.arange(96.0), torch.arange(96.0), indexing="ij")
+    clean = (torch.sin(y / 9) * torch.cos(x / 7))[None, None]
+    noisy = clean + 0.5 * torch.randn(clean.shape, generator=generator())
+    method = METHODS["nlm"]()
+    net = method.build(1, 2, [replace(NOISE, gaussian=NoiseModel(0.0, 0.0, 0.5))])
+    method.fit(net, noisy)
+    strengths, errors, chosen = list(method.strengths), [], float(net.strength)  # type: ignore[attr-defined,arg-type]
+    for strength in strengths:
+        net.strength.fill_(strength)  # type: ignore[operator]
+        errors.append((method.denoise(net, noisy).mean - clean).square().mean().item())
+    assert abs(strengths.index(chosen) - int(np.argmin(errors))) <= 1
+    assert max(errors) > 1.2 * min(errors)
+
+
+@pytest.mark.parametrize("name", ["nlm", pytest.param("bm3d", marks=NEEDS_BM3D)])
+def test_without_noise_there_is_nothing_to_remove(name: str) -> None:
+    none = NoiseModel(0.0, 0.0, 0.0)
+    net = METHODS[name]().build(1, 2, [NoiseModels(none, none, none, NOISE.impulse)])
+    image = torch.randn(1, 1, 24, 24, generator=generator())
+    torch.testing.assert_close(net(image), image)

@@ -165,10 +165,10 @@ def test_structn2v_hides_what_the_mask_covers_and_nothing_else(replacement: str)
 
 def test_structn2v_masks_are_symmetric_and_odd_and_in_3d_too() -> None:
     column = StructN2V(mask=[[[0], [0], [1]]])  # type: ignore[arg-type]
-    assert sorted(column._offsets(2)) == [(-1, 0), (1, 0)]
+    assert sorted(column.concealed(2)) == [(-1, 0), (1, 0)]
     deep = StructN2V(mask=[[[1]], [[1]], [[1]]])  # type: ignore[arg-type]
-    assert sorted(deep._offsets(3)) == [(-1, 0, 0), (1, 0, 0)]
-    assert deep._offsets(2) == []
+    assert sorted(deep.concealed(3)) == [(-1, 0, 0), (1, 0, 0)]
+    assert deep.concealed(2) == []
     for wrong in ([[[1, 1]]], [[[1]], [[1]]], [[[1, 1, 1], [1]]], [[[1, 2, 1]]]):
         with pytest.raises(ValueError, match="mask"):
             StructN2V(mask=wrong)  # type: ignore[arg-type]

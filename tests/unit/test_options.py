@@ -24,6 +24,7 @@ from ssdenoise.methods.structn2v import StructN2V
 from ssdenoise.model import load_model
 from ssdenoise.store import Volume
 from ssdenoise.train import loop, train
+from ssdenoise.train.inputs import photon_scales
 from ssdenoise.train.sampling import Sampler
 from tests.conftest import CPU, NOISE, make_store, scene, spec_for
 from tests.unit.test_denoise import FLOAT, make_model, run, whole
@@ -280,6 +281,30 @@ def test_calibrated_thinning_needs_photon_noise(tmp_path: Path) -> None:
     spec = spec_for("n2n").model_copy(update={"photon_gain": "calibrated"})
     with pytest.raises(ConfigError, match="found no photon noise"):
         train(spec, flat.path, None, tmp_path / "c.json", tmp_path / "m", CPU)
+
+
+@pytest.mark.parametrize("read_noise", [0.0, 12.0])
+def test_thinning_by_the_calibration_gives_independent_halves_and_warns_of_read_noise(
+    read_noise: float, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rng, clean = np.random.default_rng(0), scene((1, 1, 8, 128, 128))
+    clean = np.maximum(clean - np.quantile(clean, 0.33), 0) / 20  # a third of the scene sends no photons
+    camera = 100 + 8 * rng.poisson(clean) + read_noise * rng.normal(size=clean.shape)
+    volume = make_store(tmp_path, "camera", camera.astype(np.float32))
+    calibration = calibrate(CalibrateSpec(), volume.path, tmp_path / "c.json")
+    spec = spec_for("n2n", steps=1, batch=64, patch=(1, 64, 64)).model_copy(update={"photon_gain": "calibrated"})
+    photons = photon_scales(spec, calibration)
+    assert photons[0][0] == pytest.approx(8, rel=0.1)
+    assert ("is in both parts of a thinned image" in caplog.text) == (read_noise > 0)
+    sampler = Sampler(spec, spec.method, [volume], Normalization((0.0,), (1.0,)), (8, 8), photons)  # type: ignore[arg-type]
+    batch = sampler.batch(0)[0]
+    assert batch.target is not None
+    halves = batch.noisy.mean(), batch.target.mean()
+    assert halves == pytest.approx([camera.mean()] * 2, rel=0.05)
+    if read_noise == 0:  # each half has twice the noise of the whole, and they differ by that of both
+        differences = (batch.noisy - batch.target).double()
+        assert differences.var().item() == pytest.approx(4 * 8 * (camera.mean() - 100), rel=0.15)
+    train(spec, volume.path, None, tmp_path / "c.json", tmp_path / "m", CPU)
 
 
 def test_both_directions_are_averaged(counts: Volume, tmp_path: Path) -> None:

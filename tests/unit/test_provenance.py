@@ -45,7 +45,7 @@ def test_editing_a_method_concerns_that_method(package: Path) -> None:
 
 
 def test_editing_what_another_method_imports_concerns_both(package: Path) -> None:
-    assert changed(package, "methods/gaussian.py", "np.argmin", "np.argmax") == {
+    assert changed(package, "jinvariance.py", "np.argmin", "np.argmax") == {
         f"{stage} {method}" for stage in ("train", "denoise") for method in ("gaussian", "nlm")
     }
 

@@ -145,7 +145,7 @@ def test_thinned_pairs_differ_from_step_to_step_and_share_the_scene(counts: Volu
 
 
 def test_learning_rate_ramps_up_and_down() -> None:
-    rates = [learning_rate(t, 2.0) for t in np.linspace(0, 1, 101)]
+    rates = [learning_rate(t, 2.0, 0.5) for t in np.linspace(0, 1, 101)]
     assert rates[0] == 0
     assert rates[-1] == pytest.approx(0, abs=1e-12)
     # up in the first tenth, down in the second half, and not the other way round
@@ -154,6 +154,7 @@ def test_learning_rate_ramps_up_and_down() -> None:
     assert set(rates[10:51]) == {2.0}
     assert all(b < a for a, b in itertools.pairwise(rates[50:]))
     assert rates[75] == pytest.approx(2 * 0.25)  # half of the cosine, squared
+    assert [learning_rate(t, 2.0, 0.3) for t in (0.05, 0.7, 0.85)] == pytest.approx([1.0, 2.0, 0.5])
 
 
 def test_a_loss_that_is_not_finite_ends_with_a_reason(
@@ -267,3 +268,8 @@ def test_a_method_that_would_keep_correlated_noise_says_so(caplog: pytest.LogCap
     assert not caplog.text
     warn(METHODS["n2v"](), between_planes, 3)  # type: ignore[call-arg]
     assert "noise that planes share" in caplog.text
+    caplog.clear()
+    warn(METHODS["sasl"](), found, 3)  # type: ignore[call-arg]
+    assert not caplog.text
+    warn(METHODS["sasl"](), between_planes, 3)  # type: ignore[call-arg]
+    assert "sasl may keep noise that planes share" in caplog.text

@@ -43,17 +43,17 @@ class Workflow:
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
 
-    def planned(self) -> dict[tuple[str, str], set[str]]:
-        """Jobs that a dry run would run: rule, and what its wildcards say."""
-        jobs: dict[tuple[str, str], set[str]] = {}
+    def planned(self) -> dict[str, set[str]]:
+        """Rules that a dry run would run, and the method entries that each runs for."""
+        jobs: dict[str, set[str]] = {}
         rule = ""
         for line in self.run("--dry-run").stdout.splitlines():
             if line.startswith(("rule ", "localrule ")):
                 rule = line.split()[1].rstrip(":")
-                jobs.setdefault((rule, ""), set())
+                jobs.setdefault(rule, set())
             if line.strip().startswith("wildcards:"):
                 values = dict(part.strip().split("=", 1) for part in line.split(":", 1)[1].split(","))
-                jobs[(rule, "")].add(values.get("entry", ""))
+                jobs[rule].add(values.get("entry", ""))
         return jobs
 
     def configure(self, **changes: Any) -> None:
