@@ -215,6 +215,11 @@ def columns(parameters: Sequence[str], channels: int) -> list[int]:
     return [1 if name == "share" else channels for name in parameters]
 
 
+def softplus(value: Tensor) -> Tensor:
+    """``log(1 + exp(value))``; torch's own has no float64 form in onnxruntime, which exported models run on."""
+    return value.clamp(min=0) + (1 + (-value.abs()).exp()).log()
+
+
 class NoiseParameters(nn.Module):
     """Parameters of the noise of each channel in normalised units: fixed, learned, or estimated from the image.
 
@@ -246,7 +251,7 @@ class NoiseParameters(nn.Module):
         raw = UNKNOWN_SPEED * self.raw.double() if self.estimator is None else START + self.estimator(noisy).double()
         values = raw.split(columns(self.unknown, self.channels), dim=1)
         for name, value in zip(self.unknown, values, strict=True):
-            found[name] = value.sigmoid() if name == "share" else functional.softplus(value)
+            found[name] = value.sigmoid() if name == "share" else softplus(value)
         return found
 
 
