@@ -39,7 +39,8 @@ def recommend(channels: Sequence[dict[str, Any]], *, repeats: bool) -> tuple[dic
             entry["parameters"] = "unknown_per_image"
         growth = {"gaussian": "is about as strong everywhere", "poisson_gaussian": "grows with brightness"}[likelihood]
         measured = all(channel["correlation"][axis] for channel in channels for axis in "yx")
-        white = "no correlation between pixels was found along Y or X"
+        weak = any(axis in channel["correlation"]["weak"] for channel in channels for axis in "yx")
+        white = "correlation between pixels is weak" if weak else "no correlation between pixels was found along Y or X"
         unknown = "images are too small to see whether noise is correlated between pixels"
         why = f"{white if measured else unknown}, and the noise {growth}"
     return {"entry": entry, "why": why}, warnings
@@ -76,6 +77,11 @@ def _warnings(channel: dict[str, Any]) -> list[str]:
                 f"{name}: noise is correlated along {axis.upper()} ({found[axis][0]:+.2f} between neighbours); n2v, "
                 "n2v2, hqssl and neighbor2neighbor take it for structure and keep part of it; gaussian, median, nlm "
                 "and bm3d smooth too little"
+            )
+        elif axis in found["weak"]:
+            texts.append(
+                f"{name}: noise is weakly correlated along {axis.upper()} ({found[axis][0]:+.2f} between neighbours); "
+                "methods that take it as independent keep a little of it"
             )
     if any(offset[0] for offset in found["offsets"]):
         texts.append(

@@ -34,6 +34,10 @@ LAGS = 6
 #: ones, which sharpening and some sensors cause, leave no blotches behind and count later.
 POSITIVE, NEGATIVE = 0.08, -0.15
 
+#: A weaker one between neighbours is told, though nothing follows from it, if it is at least so large and so many
+#: standard errors from none.
+WEAK, CERTAIN = 0.04, 3.0
+
 
 def correlation(planes: FloatArray, *, repeats: bool) -> dict[str, Any]:
     """Autocorrelation of the noise along each axis.
@@ -49,10 +53,19 @@ def correlation(planes: FloatArray, *, repeats: bool) -> dict[str, Any]:
     -------
     dict
         `z`, `y`, `x`: correlation at lags 1, 2, ... (empty where an axis is too short); `offsets`: the neighbours
-        (Z, Y, X) that it counts for; of two opposite ones, one.
+        (Z, Y, X) that it counts for; of two opposite ones, one; `weak`: the axes along which it is there but too weak
+        to count.
     """
     mean = np.broadcast_to(planes.mean(axis=0), planes.shape) if repeats else planes
-    found = {axis: np.array(_along(planes - mean if repeats else planes, mean, axis, repeats)) for axis in (1, 2, 3)}
+    noise = planes - mean if repeats else planes
+    found, errors = {}, {}
+    for axis in (1, 2, 3):
+        found[axis], errors[axis] = _along(noise, mean, axis, repeats)
+    weak = [
+        "zyx"[axis - 1]
+        for axis, values in found.items()
+        if len(values) and max(WEAK, CERTAIN * errors[axis]) <= values[0] < POSITIVE
+    ]
     reach = {}
     for axis, values in found.items():
         counted = _counts(values)
@@ -66,21 +79,25 @@ def correlation(planes: FloatArray, *, repeats: bool) -> dict[str, Any]:
     for y, x in np.ndindex(reach[2], reach[3]):
         if _counts(found[2][y] * found[3][x]):
             offsets += [[0, y + 1, x + 1], [0, y + 1, -x - 1]]
-    return {"z": found[1].tolist(), "y": found[2].tolist(), "x": found[3].tolist(), "offsets": offsets}
+    lags = {name: found[axis].tolist() for name, axis in (("z", 1), ("y", 2), ("x", 3))}
+    return {**lags, "offsets": offsets, "weak": weak}
 
 
 def _counts(values: FloatArray) -> npt.NDArray[np.bool_]:
     return (values >= POSITIVE) | (values <= NEGATIVE)
 
 
-def _along(planes: FloatArray, scene: FloatArray, axis: int, repeats: bool) -> list[float]:
-    """Correlation at each lag along an axis of (T, Z, Y, X); `scene` says how bright and how flat a place is."""
+def _along(planes: FloatArray, scene: FloatArray, axis: int, repeats: bool) -> tuple[FloatArray, float]:
+    """Correlation at each lag along an axis of (T, Z, Y, X), and the standard error of the first.
+
+    `scene` says how bright and how flat a place is.
+    """
     block = [1, 1, BLOCK, BLOCK]
     lags = min(LAGS, planes.shape[axis] // 2 if axis == 1 else LAGS)
     if axis == 1:
         block[1] = planes.shape[1]
     if lags == 0 or min(planes.shape[2:]) < BLOCK + len(FINEST) - 1:
-        return []
+        return np.zeros(0), np.inf
     image, smooth = planes, gaussian_filter(scene, (0, 0, SMOOTHING, SMOOTHING))
     for other in (2, 3):
         if not repeats and other != axis:
@@ -96,7 +113,11 @@ def _along(planes: FloatArray, scene: FloatArray, axis: int, repeats: bool) -> l
         share = 1.0 if repeats else FLATTEST
         flat = members[np.argsort(relief[members], kind="stable")[: max(4, round(share * len(members)))]]
         groups.append(_correlations(noise[flat], axis, lags))
-    return np.median(groups, axis=0).tolist() if groups else []
+    if not groups:
+        return np.zeros(0), np.inf
+    # of a median of so many groups, by how much they differ
+    error = np.sqrt(np.pi / 2) * np.std(groups, axis=0, ddof=1)[0] / len(groups) ** 0.5 if len(groups) > 2 else np.inf
+    return np.median(groups, axis=0), float(error)
 
 
 def _correlations(blocks: FloatArray, axis: int, lags: int) -> list[float]:

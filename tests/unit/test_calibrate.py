@@ -145,6 +145,17 @@ def test_correlated_noise_is_told_from_white_noise_and_from_structure(kind: str,
         assert found[axis][0] == pytest.approx(expected, abs=0.06)
 
 
+@pytest.mark.parametrize(("width", "weak"), [(0.0, []), (0.375, ["x"])])
+def test_weak_correlation_is_told_and_does_not_count(width: float, weak: list[str]) -> None:
+    """A Gaussian of 0.375 pixels makes neighbours correlated by 0.06."""
+    for seed in range(6):
+        noise = RNG(seed).normal(size=(1, 8, 256, 256))
+        noise = gaussian_filter1d(noise, width, axis=-1) if width else noise
+        found = correlation(smooth_scene((8, 256, 256)) + 60 * noise, repeats=False)
+        assert found["weak"] == weak
+        assert found["offsets"] == []
+
+
 def test_white_noise_on_fine_structure_stays_white() -> None:
     """Structure at the limit of what optics sample: correlated with its neighbours, and no noise."""
     clean = gaussian_filter(RNG(0).random((1, 8, 256, 256)), (0, 0, 1.5, 1.5), mode="wrap")
