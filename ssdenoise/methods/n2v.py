@@ -29,11 +29,11 @@ class N2V(TrainedMethod):
 
     Hidden voxels are stratified: the patch is cut into boxes of about ``(100 / masked_percent)**(1 / ndim)`` voxels a
     side, a whole number of them along each axis, and one voxel of each box is hidden, drawn for each sample and channel
-    on its own. The neighbour is drawn
-    uniformly from the ``(2 * radius + 1)**ndim - 1`` others around that lie inside the patch (`uniform`). The paper's
-    draw includes the voxel itself (`uniform_with_centre`), which then stands there unhidden once in
-    ``(2 * radius + 1)**ndim`` times and draws the network a little towards the identity. `mean` and `median` are those
-    of all these neighbours.
+    on its own. The neighbour is drawn uniformly from the ``(2 * radius + 1)**ndim - 1`` others around that lie inside
+    the patch (`uniform`). The paper's draw includes the voxel itself (`uniform_with_centre`), which then stands there
+    unhidden once in ``(2 * radius + 1)**ndim`` times, so that the network keeps about as large a share of it. That
+    leaves some noise, but less error where the share is under ``2 S / (S + N)``, with the squared error S of the
+    prediction and the variance N of the noise. `mean` and `median` are those of all these neighbours.
 
     `network="paper"` is the U-Net of the authors' csbdeep: depth 2, 32 channels, batch normalisation.
 
@@ -46,7 +46,7 @@ class N2V(TrainedMethod):
     independent_along: ClassVar[str] = "zyx"
 
     name: Literal["n2v"] = "n2v"
-    masked_percent: float = Field(1.5, gt=0, le=25, description="Share of hidden voxels in per cent.")
+    masked_percent: float = Field(6.0, gt=0, le=25, description="Share of hidden voxels in per cent.")
     radius: Radius | tuple[Radius, Radius, Radius] = Field(
         5, description="Largest distance per axis of the neighbours that replace a voxel: one number, or Z, Y, X."
     )

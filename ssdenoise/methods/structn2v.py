@@ -37,6 +37,9 @@ class StructN2V(N2V):
     independent_along: ClassVar[str] = ""
 
     name: Literal["structn2v"] = "structn2v"  # type: ignore[assignment]
+    masked_percent: float = Field(
+        1.5, gt=0, le=25, description="Share of hidden voxels in per cent, those under the mask not counted."
+    )
     replacement: Literal["uniform", "mean", "median"] = Field(
         "uniform",
         description="What replaces a hidden voxel: a random voxel of the patch, or the mean or median of the "
