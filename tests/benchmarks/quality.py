@@ -220,7 +220,7 @@ def main() -> None:
         verdict = f", bar {BEHIND}: {'ok' if behind <= BEHIND else 'MISSED'}" if minutes == 8 else ""
         missed |= minutes == 8 and behind > BEHIND
         print(f"{minutes:g} min: our n2n - our hqssl: {behind:+.2f} dB{verdict}")
-    sys.exit(missed)
+    sys.exit(bool(missed))
 
 
 if __name__ == "__main__":
