@@ -36,7 +36,7 @@ def draw(calibration: Mapping[str, Any], title: str, output: Path) -> None:
         for colour, axis in zip(COLOURS, "xyz", strict=False):
             if values := channel["correlation"][axis]:
                 row[1].plot(range(1, len(values) + 1), values, "o-", color=colour, markersize=4, label=axis.upper())
-        row[1].axhspan(NEGATIVE, POSITIVE, color="0.92", zorder=0, label="taken as none")
+        row[1].axhspan(NEGATIVE, POSITIVE, color="0.92", zorder=0, label="too weak to count")
         row[1].set(xlabel="lag / voxels", ylabel="correlation of the noise")
         low, high = row[1].get_ylim()
         row[1].set_ylim(min(low, -0.2), max(high, 0.2))
