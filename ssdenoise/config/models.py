@@ -20,6 +20,7 @@ from ssdenoise.config.specs import (
     Situation,
     Storage,
     Strict,
+    VoxelSize,
     validated,
 )
 from ssdenoise.errors import ConfigError, MissingInputError
@@ -107,7 +108,7 @@ class Dataset(Strict):
         "same",
         description="`same`: the denoised volume keeps the noisy volume's dtype; integers are rounded and clipped.",
     )
-    voxel_size_um: tuple[float, float, float] | None = Field(
+    voxel_size_um: VoxelSize | None = Field(
         None, description="Z,Y,X in micrometres, where the file does not say."
     )
 
@@ -146,12 +147,15 @@ class Dataset(Strict):
         return "reference" if self.reference is not None else "archive"
 
     @model_validator(mode="after")
-    def _gain_is_positive(self) -> Dataset:
+    def _pair_is_clear(self) -> Dataset:
+        _, equals, gain = (self.pair or "").partition("=")
+        if self.pairing in ("repeats", "interleaved") and equals:
+            raise ValueError(f"`pair` is {self.pair!r}; nothing comes after `{self.pairing}`")
         try:
-            usable = self.photon_gain == "calibrated" or self.photon_gain > 0
+            usable = gain == "calibrated" or 0 < float(gain) < float("inf")
         except ValueError:
             usable = False
-        if not usable:
+        if self.pairing == "thinning" and equals and not usable:
             raise ValueError(f"`pair` is {self.pair!r}; after `thinning=` comes a gain above 0, or `calibrated`")
         return self
 

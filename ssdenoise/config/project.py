@@ -17,6 +17,7 @@ from ssdenoise.config.specs import (
     validated,
 )
 from ssdenoise.errors import ConfigError, MissingInputError
+from ssdenoise.noise import likelihoods
 from ssdenoise.provenance import code_hash, listed
 
 
@@ -81,6 +82,14 @@ class Project:
             raise ConfigError(
                 f"{where} has no second realization as a volume, which `both_directions` of {name!r} denoises; {others}"
             )
+        for level in self.noise_of(row.dataset) if method.true_noise else ():
+            true = None if level == MEASURED else self.config.noise[level].model()
+            if method.true_noise not in (fits := likelihoods(true)):
+                known = f"it is described by {listed(fits)}" if fits else "its parameters are not known"
+                raise ConfigError(
+                    f"{where}: {name!r} needs noise whose parameters are known, with `likelihood: {method.true_noise}`; "
+                    f"of {level!r} {known}"
+                )
         if getattr(method, "planes", 0) and row.ndim == 2:
             raise ConfigError(f"{where} has `ndim` 2, where {name!r} sees no `planes`; set `ndim` 3 or {others}")
 

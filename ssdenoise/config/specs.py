@@ -24,10 +24,18 @@ Situation = Literal["benchmark", "reference", "archive"]
 ReferenceFit = Literal["none", "affine"]
 
 
+Size = Annotated[int, Field(ge=1)]
+
+Micrometres = Annotated[float, Field(gt=0)]
+
+#: ZYX.
+VoxelSize = tuple[Micrometres, Micrometres, Micrometres]
+
+
 class Strict(BaseModel):
     """Base of all models: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Download(Strict):
@@ -41,8 +49,8 @@ class Download(Strict):
 class Storage(Strict):
     """How volumes lie on disk."""
 
-    chunk: tuple[int, int, int] = Field((4, 128, 128), description="Smallest read, in voxels ZYX; cut to the volume.")
-    shard: tuple[int, int, int] = Field(
+    chunk: tuple[Size, Size, Size] = Field((4, 128, 128), description="Smallest read, in voxels ZYX; cut to the volume.")
+    shard: tuple[Size, Size, Size] = Field(
         (16, 512, 512), description="Smallest write and one file, in voxels ZYX; a multiple of the chunk."
     )
 
@@ -76,7 +84,7 @@ class IngestSpec(Strict):
     name: str
     source: str
     axes: str | None
-    voxel_size_um: tuple[float, float, float] | None
+    voxel_size_um: VoxelSize | None
     storage: Storage
 
 

@@ -27,6 +27,9 @@ def _odd(size: int) -> int:
 #: Side of a window around a voxel.
 Odd = Annotated[int, AfterValidator(_odd)]
 
+PositiveInt = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -63,7 +66,7 @@ class Method(BaseModel):
         Training patches are multiples of this many strides in Y and X.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     target: ClassVar[Literal["pair", "clean"] | None] = None
     trainable: ClassVar[bool] = False
     stages: ClassVar[int] = 1
@@ -139,7 +142,7 @@ class TrainedMethod(Method):
     )
     steps: int = Field(800, ge=1, description="Optimiser steps.")
     batch: int | None = Field(None, ge=1, description="Patches per step; the default is 4 planes, or 1 volume.")
-    patch: tuple[int, int, int] = Field(
+    patch: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(
         (8, 64, 64), description="Patch size in voxels, ZYX; 2-D training uses YX. Cut to the volume's size."
     )
     learning_rate: float = Field(4e-3, gt=0, description="Peak learning rate of Adam.")

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ssdenoise.jinvariance import best_options
-from ssdenoise.methods.base import Method
+from ssdenoise.methods.base import Method, Positive
 from ssdenoise.networks import Network
 from ssdenoise.noise import FloatArray, NoiseModels
 
@@ -34,7 +34,7 @@ class Gaussian(Method):
     independent_along: ClassVar[str] = "zyx"
 
     name: Literal["gaussian"] = "gaussian"
-    sigmas: tuple[float, ...] = Field(
+    sigmas: tuple[Positive, ...] = Field(
         (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6), min_length=1, description="Widths to choose from, in voxels."
     )
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ssdenoise.jinvariance import best_options
-from ssdenoise.methods.base import Method, Odd
+from ssdenoise.methods.base import Method, Odd, Positive
 from ssdenoise.networks import Network
 from ssdenoise.noise import FloatArray, NoiseModels
 
@@ -34,7 +34,7 @@ class NLM(Method):
     name: Literal["nlm"] = "nlm"
     patch_size: Odd = Field(5, ge=3, description="Side of the patches that are compared, in voxels; odd.")
     patch_distance: int = Field(6, ge=1, description="How far similar patches are looked for, in voxels.")
-    strengths: tuple[float, ...] = Field(
+    strengths: tuple[Positive, ...] = Field(
         (0.4, 0.6, 0.8, 1.0, 1.2), min_length=1, description="Strengths `h` to choose from, in units of the noise."
     )
 

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from ssdenoise.methods.n2v import N2V, surroundings
+from ssdenoise.methods.n2v import N2V, offsets, surroundings
 from ssdenoise.noise import correlated_offsets
 
 
@@ -60,6 +60,8 @@ class StructN2V(N2V):
             raise ValueError("`mask` needs planes of one size, with odd numbers of planes, rows and columns")
         if len({len(row) for row in self.mask[0]}) > 1:
             raise ValueError("`mask` has rows of different lengths")
+        if self.replacement in ("mean", "median") and set(offsets(self._radii(2))) <= set(self.concealed(2)):
+            raise ValueError(f"`mask` covers all neighbours up to `radius` {self.radius}; take a larger one")
         return self
 
     def calibrated(self, calibration: Mapping[str, Any]) -> Self:

@@ -7,6 +7,7 @@ from ssdenoise.noise.models import (
     NoiseModel,
     NoiseModels,
     correlated_offsets,
+    likelihoods,
     noise_models,
 )
 from ssdenoise.noise.streams import STREAM_BLOCK, Streams, stream
@@ -25,6 +26,7 @@ __all__ = [
     "PoissonGaussianNoise",
     "Streams",
     "correlated_offsets",
+    "likelihoods",
     "noise_models",
     "stream",
     "synthesize",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ssdenoise.grid import Region, extent
 from ssdenoise.noise.models import FloatArray, ImpulseModel, NoiseModel
@@ -17,7 +17,7 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 class _Noise(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def draw(self, clean: FloatArray, streams: Streams) -> FloatArray:
         """One realization of a block (T, C, Z, Y, X) of one time point, unclipped and unrounded."""
@@ -35,6 +35,12 @@ class GaussianNoise(_Noise):
     sigma: Positive | tuple[Positive, Positive] = Field(
         description="Standard deviation in intensity units; or a range, from which each plane draws its own."
     )
+
+    @model_validator(mode="after")
+    def _range_ascends(self) -> Self:
+        if isinstance(self.sigma, tuple) and self.sigma[0] > self.sigma[1]:
+            raise ValueError(f"`sigma` is a range from low to high, found {list(self.sigma)}")
+        return self
 
     def draw(self, clean: FloatArray, streams: Streams) -> FloatArray:
         flat = streams.voxels.normal(0, 1, clean.shape)
@@ -71,6 +77,12 @@ class ImpulseNoise(_Noise):
     share: float = Field(gt=0, lt=1, description="Share of the voxels replaced.")
     low: float = Field(description="Lowest intensity drawn.")
     high: float = Field(description="Highest intensity drawn.")
+
+    @model_validator(mode="after")
+    def _range_ascends(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"`high` must be above `low`, found {self.high:g} and {self.low:g}")
+        return self
 
     def draw(self, clean: FloatArray, streams: Streams) -> FloatArray:
         replaced = streams.common.random(clean.shape) < self.share

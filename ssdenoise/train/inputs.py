@@ -10,8 +10,8 @@ from typing import Any
 from ssdenoise.config.models import TrainSpec
 from ssdenoise.errors import ConfigError, FormatError
 from ssdenoise.methods import Method
-from ssdenoise.noise import ImpulseModel, NoiseModel, NoiseModels, correlated_offsets, noise_models
-from ssdenoise.provenance import inline
+from ssdenoise.noise import ImpulseModel, NoiseModel, NoiseModels, correlated_offsets, likelihoods, noise_models
+from ssdenoise.provenance import inline, listed
 from ssdenoise.store import Volume
 
 log = logging.getLogger(__name__)
@@ -77,22 +77,16 @@ def noise_of(method: Method, noisy: Volume, calibration: Mapping[str, Any]) -> l
             f"{noisy.path} was measured, or its noise varies: its parameters are not known; use `parameters: "
             "calibrated` or `unknown`"
         )
-    true = noisy.record["noise"]
-    fits = {
-        "impulse": "share" in true,
-        "gaussian": true.get("gain") == 0,
-        "poisson": true.get("read_noise") == 0,
-        "poisson_gaussian": "gain" in true,
-    }
-    if not fits[method.true_noise]:
+    drawn = noisy.record["noise"]
+    true = ImpulseModel(**drawn) if "share" in drawn else NoiseModel(**drawn)
+    if method.true_noise not in (fits := likelihoods(true)):
         raise ConfigError(
-            f"{noisy.path} was drawn with {true}, which `likelihood: {method.true_noise}` cannot describe; use "
-            f"`{'impulse' if fits['impulse'] else 'poisson_gaussian'}`"
+            f"{noisy.path} was drawn with {drawn}, which `likelihood: {method.true_noise}` cannot describe; needed "
+            f"{listed(fits)}"
         )
-    if fits["impulse"]:
-        return [replace(one, impulse=ImpulseModel(**true)) for one in calibrated]
-    model = NoiseModel(**true)
-    return [NoiseModels(model, model, model, one.impulse) for one in calibrated]
+    if isinstance(true, ImpulseModel):
+        return [replace(one, impulse=true) for one in calibrated]
+    return [NoiseModels(true, true, true, one.impulse) for one in calibrated]
 
 
 def warn(method: Method, calibration: Mapping[str, Any], ndim: int) -> None:

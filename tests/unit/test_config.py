@@ -162,6 +162,34 @@ WRONG = [
     pytest.param({}, {"slabs": "0"}, "slabs", id="slabs"),
     pytest.param(N2N, {"pair": "thinning=0"}, "after `thinning=` comes a gain above 0", id="gain-zero"),
     pytest.param(N2N, {"pair": "thinning=x"}, "after `thinning=` comes a gain above 0", id="gain-word"),
+    pytest.param(N2N, {"pair": "thinning=inf"}, "after `thinning=` comes a gain above 0", id="gain-infinite"),
+    pytest.param(N2N, {"pair": "thinning="}, "after `thinning=` comes a gain above 0", id="gain-missing"),
+    pytest.param(N2N, {"pair": "repeats=5"}, "nothing comes after `repeats`", id="repeats-of"),
+    pytest.param({}, {"voxel_size_um": "1,0,1"}, "voxel_size_um.1: Input should be greater", id="voxel-size"),
+    pytest.param({"methods": {"n": {"name": "n2v", "patch": [8, -64, 64]}}}, {}, "patch.1: Input should", id="patch"),
+    pytest.param(
+        {"methods": {"n": {"name": "n2v", "learning_rate": float("inf")}}}, {}, "should be a finite", id="infinite"
+    ),
+    pytest.param({"methods": {"g": {"name": "gaussian", "sigmas": [-1]}}}, {}, "sigmas.0: Input should", id="sigmas"),
+    pytest.param({"methods": {"n": {"name": "nlm", "strengths": [0]}}}, {}, "strengths.0: Input should", id="strengths"),
+    pytest.param(
+        {"noise": {"n": {"kind": "gaussian", "sigma": [50, 5]}}}, {}, "is a range from low to high", id="sigma-range"
+    ),
+    pytest.param(
+        {"noise": {"n": {"kind": "impulse", "share": 0.5, "low": 2, "high": 2}}},
+        {},
+        "`high` must be above `low`",
+        id="impulse-range",
+    ),
+    pytest.param(
+        {"methods": {"h": {"name": "hqssl", "parameters": "known"}}}, {}, "its parameters are not known", id="known"
+    ),
+    pytest.param(
+        {"methods": {"s": {"name": "structn2v", "replacement": "median", "radius": 1, "mask": [[[1] * 3] * 3]}}},
+        {},
+        "`mask` covers all neighbours",
+        id="mask-too-large",
+    ),
     pytest.param({}, {"model": "x"}, "takes its models from 'x'; the sheet has d", id="model-of-nothing"),
     pytest.param({}, {"model": "d"}, "which trains none of 2 dimensions", id="model-of-itself"),
     pytest.param({}, {"noisy": "*.tif"}, "no file *.tif", id="empty-pattern"),
