@@ -12,7 +12,7 @@ import numpy as np
 from ssdenoise.calibrate.advice import recommend
 from ssdenoise.calibrate.correlation import correlation
 from ssdenoise.calibrate.defects import defects, saturation
-from ssdenoise.calibrate.transfer import fit, strengths, transfer_curve
+from ssdenoise.calibrate.transfer import fit, step_of, strengths, transfer_curve
 from ssdenoise.config.specs import CalibrateSpec
 from ssdenoise.errors import FormatError
 from ssdenoise.noise import FloatArray, ImpulseModel
@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 
 #: Images looked at of each channel, and pixels a side of what is read of each.
 IMAGES, SIDE = 16, 1024
+
+#: Neighbouring planes looked at together, of volumes with more than that.
+RUN = 4
 
 
 def calibrate(spec: CalibrateSpec, noisy: Path, output: Path, figure: Path | None = None) -> dict[str, Any]:
@@ -36,9 +39,9 @@ def calibrate(spec: CalibrateSpec, noisy: Path, output: Path, figure: Path | Non
         Store of the noisy volume.
     output : Path
         JSON file. For each channel: the photon transfer curve and the fit of each likelihood; the noise's
-        autocorrelation; `plane_strengths`, the variance of the noise of single planes over that of the fit; saturation,
-        zeros and hot pixels. For the volume: `recommendation` (a method entry and
-        why) and `warnings`.
+        autocorrelation; `plane_strengths`, the variance of the noise of single planes over that of the fit; `step`,
+        the smallest between its intensities; saturation, zeros and hot pixels. For the volume: `recommendation` (a
+        method entry and why) and `warnings`.
     figure : Path, optional
         PNG of all that.
 
@@ -84,7 +87,8 @@ def _channel(volume: Volume, c: int, name: str, *, repeats: bool) -> dict[str, A
     """All that is found of one channel."""
     rows, columns = (_middle(n) for n in volume.shape[3:])
     planes = _sample(volume, c, rows, columns, repeats=repeats)
-    saturated = saturation(planes, volume.array.dtype)
+    step = step_of(planes)
+    saturated = saturation(planes, volume.array.dtype, step)
     curve = transfer_curve(planes, repeats=repeats, saturated=saturated)
     intensities = volume.intensities()[c]
     models, offset_from, offset_error = fit(curve, intensities.mean_and_spread()[0])
@@ -96,9 +100,10 @@ def _channel(volume: Volume, c: int, name: str, *, repeats: bool) -> dict[str, A
         "offset_error": offset_error,
         "transfer_curve": curve.to_json(),
         "plane_strengths": strengths(planes, models["poisson_gaussian"]).tolist(),
+        "step": step,
         "correlation": correlation(planes, repeats=repeats),
         "saturated_share": 0.0 if saturated is None else float(np.mean(planes >= saturated)),
-        **defects(planes, models["poisson_gaussian"], volume.array.dtype, (rows.start, columns.start)),
+        **defects(planes, models["poisson_gaussian"], (rows.start, columns.start)),
     }
 
 
@@ -109,16 +114,22 @@ def _middle(n: int) -> slice:
 
 
 def _sample(volume: Volume, c: int, rows: slice, columns: slice, *, repeats: bool) -> FloatArray:
-    """Crops of planes, (T, Z, Y, X): the middle planes of evenly spaced time points, of all if they repeat."""
+    """Crops of planes, (T, Z, Y, X): runs of neighbouring planes, as the correlation between them is looked at.
+
+    The runs are spread over depth and time, so that what only a part of the volume shows is seen. Of repeats they are
+    the same planes at all times, those in the middle.
+    """
     t, _, z, _, _ = volume.shape
-    times = np.unique(np.linspace(0, t - 1, min(t, IMAGES)).round().astype(int))
-    if not repeats:
-        times = times[:: -(-len(times) * min(z, IMAGES) // IMAGES)]
-    depth = max(1, min(z, IMAGES // len(times)))
-    first = (z - depth) // 2
-    # neighbouring planes, as the correlation between them is looked at; those of the middle
+    if repeats:
+        times = np.linspace(0, t - 1, min(t, IMAGES)).round()
+        depth = max(1, min(z, IMAGES // len(times)))
+        starts = np.full(len(times), (z - depth) // 2)
+    else:
+        depth = z if z * min(t, IMAGES) <= IMAGES else min(z, RUN)
+        runs = min(IMAGES // depth, t * (z - depth + 1))
+        times, starts = (np.linspace(0, n, runs).round() for n in (t - 1, z - depth))
     planes = [
-        volume.read((slice(int(i), int(i) + 1), slice(c, c + 1), slice(first, first + depth), rows, columns))[0, 0]
-        for i in times
+        volume.read((slice(i, i + 1), slice(c, c + 1), slice(k, k + depth), rows, columns))[0, 0]
+        for i, k in zip(times.astype(int).tolist(), starts.astype(int).tolist(), strict=True)
     ]
     return np.stack(planes).astype(np.float64)

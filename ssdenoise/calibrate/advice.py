@@ -15,6 +15,9 @@ PHOTON_SHARE = 0.1
 #: Noise varies from plane to plane if it does so by more than this factor (one detector: 1.1).
 VARIES = 1.5
 
+#: Intensities are photon counts if a photon is under this many of the smallest steps between them.
+FINE = 2.0
+
 #: Shares above which saturation, zeros and hot pixels are worth a warning.
 SATURATED, ZERO, HOT = 1e-3, 0.05, 1e-5
 
@@ -97,7 +100,9 @@ def _warnings(channel: dict[str, Any]) -> list[str]:
     if channel["saturated_share"] > SATURATED:
         texts.append(f"{name}: {channel['saturated_share']:.2%} of the voxels are saturated: nothing can restore them")
     photon_like = channel["models"]["poisson_gaussian"]
-    if channel["zero_share"] > ZERO and photon_like["read_noise"] > photon_like["gain"]:
+    # photons come in whole numbers: where intensities differ by much less than the gain, zeros are not their absence
+    counts = photon_like["read_noise"] <= photon_like["gain"] < FINE * channel["step"]
+    if channel["zero_share"] > ZERO and not counts:
         texts.append(
             f"{name}: {channel['zero_share']:.1%} of the voxels are 0; if noise was clipped there, means are too high: "
             "record with an offset"

@@ -10,6 +10,7 @@ and every block is looked at.
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -64,21 +65,19 @@ def correlation(planes: FloatArray, *, repeats: bool) -> dict[str, Any]:
     weak = [
         "zyx"[axis - 1]
         for axis, values in found.items()
-        if len(values) and max(WEAK, CERTAIN * errors[axis]) <= values[0] < POSITIVE
+        if len(values) and max(WEAK, CERTAIN * errors[axis][0]) <= values[0] < POSITIVE
     ]
-    reach = {}
+    counted = {}
     for axis, values in found.items():
-        counted = _counts(values)
-        reach[axis] = (
-            int(np.argmin(counted)) if not counted.all() else len(values)
-        )  # up to the first that does not count
-    offsets = [
-        [lag if axis == along else 0 for axis in (1, 2, 3)] for along in reach for lag in range(1, reach[along] + 1)
-    ]
+        counts = _counts(values)
+        unbroken = np.logical_and.accumulate(counts)
+        # beyond the first that does not count, as interlaced rows have it, chance has more places to strike
+        counted[axis] = np.flatnonzero(unbroken | (counts & (np.abs(values) >= CERTAIN * errors[axis]))) + 1
+    offsets = [[int(lag) if axis == along else 0 for axis in (1, 2, 3)] for along in counted for lag in counted[along]]
     # aside of the axes, where structure cannot be filtered out, correlation is taken as the product of theirs
-    for y, x in np.ndindex(reach[2], reach[3]):
-        if _counts(found[2][y] * found[3][x]):
-            offsets += [[0, y + 1, x + 1], [0, y + 1, -x - 1]]
+    for y, x in product(counted[2].tolist(), counted[3].tolist()):
+        if _counts(found[2][y - 1] * found[3][x - 1]):
+            offsets += [[0, y, x], [0, y, -x]]
     lags = {name: found[axis].tolist() for name, axis in (("z", 1), ("y", 2), ("x", 3))}
     return {**lags, "offsets": offsets, "weak": weak}
 
@@ -87,8 +86,8 @@ def _counts(values: FloatArray) -> npt.NDArray[np.bool_]:
     return (values >= POSITIVE) | (values <= NEGATIVE)
 
 
-def _along(planes: FloatArray, scene: FloatArray, axis: int, repeats: bool) -> tuple[FloatArray, float]:
-    """Correlation at each lag along an axis of (T, Z, Y, X), and the standard error of the first.
+def _along(planes: FloatArray, scene: FloatArray, axis: int, repeats: bool) -> tuple[FloatArray, FloatArray]:
+    """Correlation at each lag along an axis of (T, Z, Y, X), and its standard error.
 
     `scene` says how bright and how flat a place is.
     """
@@ -97,7 +96,7 @@ def _along(planes: FloatArray, scene: FloatArray, axis: int, repeats: bool) -> t
     if axis == 1:
         block[1] = planes.shape[1]
     if lags == 0 or min(planes.shape[2:]) < BLOCK + len(FINEST) - 1:
-        return np.zeros(0), np.inf
+        return np.zeros(0), np.zeros(0)
     image, smooth = planes, gaussian_filter(scene, (0, 0, SMOOTHING, SMOOTHING))
     for other in (2, 3):
         if not repeats and other != axis:
@@ -114,10 +113,10 @@ def _along(planes: FloatArray, scene: FloatArray, axis: int, repeats: bool) -> t
         flat = members[np.argsort(relief[members], kind="stable")[: max(4, round(share * len(members)))]]
         groups.append(_correlations(noise[flat], axis, lags))
     if not groups:
-        return np.zeros(0), np.inf
+        return np.zeros(0), np.zeros(0)
     # of a median of so many groups, by how much they differ
-    error = np.sqrt(np.pi / 2) * np.std(groups, axis=0, ddof=1)[0] / len(groups) ** 0.5 if len(groups) > 2 else np.inf
-    return np.median(groups, axis=0), float(error)
+    spread = np.std(groups, axis=0, ddof=1) if len(groups) > 2 else np.full(lags, np.inf)
+    return np.median(groups, axis=0), np.sqrt(np.pi / 2 / len(groups)) * spread
 
 
 def _correlations(blocks: FloatArray, axis: int, lags: int) -> list[float]:

@@ -25,19 +25,18 @@ LISTED = 100
 RING = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], bool)
 
 
-def saturation(planes: FloatArray, dtype: np.dtype[Any]) -> float | None:
-    """Value at which voxels saturate, if any do: the dtype's largest, or one that so many have that it must be it."""
-    if dtype.kind not in "iu":
-        return None
+def saturation(planes: FloatArray, dtype: np.dtype[Any], step: float) -> float | None:
+    """Value at which voxels saturate, if any do: the dtype's largest, or one that so many have that it must be it.
+
+    `step` is the smallest between the intensities that occur.
+    """
     top = float(planes.max())
-    at_top, below = int(np.sum(planes == top)), int(np.sum((planes < top) & (planes >= top - 3)))
+    at_top, below = int(np.sum(planes == top)), int(np.sum((planes < top) & (planes >= top - 3 * step)))
     piled_up = 16 <= at_top < planes.size and at_top > 3 * below  # all alike, they are dark rather than saturated
-    return top if top == np.iinfo(dtype).max or piled_up else None
+    return top if piled_up or (dtype.kind in "iu" and top == np.iinfo(dtype).max) else None
 
 
-def defects(
-    planes: FloatArray, noise: NoiseModel, dtype: np.dtype[Any], origin: tuple[int, int] = (0, 0)
-) -> dict[str, Any]:
+def defects(planes: FloatArray, noise: NoiseModel, origin: tuple[int, int] = (0, 0)) -> dict[str, Any]:
     """Share of zero voxels, and the hot pixels.
 
     Parameters
@@ -45,15 +44,13 @@ def defects(
     planes : array of shape (T, Z, Y, X)
     noise : NoiseModel
         Calibrated from them.
-    dtype : dtype
-        Of the volume.
     origin : tuple of int
         Where in the volume's planes these begin, (Y, X).
 
     Returns
     -------
     dict
-        `zero_share`: voxels of an unsigned volume that are 0. `hot_pixels`: their number, share, and the first
+        `zero_share`: voxels that are 0, if none is below. `hot_pixels`: their number, share, and the first
         positions (Y, X).
     """
     images = planes.reshape(-1, *planes.shape[-2:])
@@ -67,7 +64,7 @@ def defects(
         hits += (image - around > needed * spread) & (brightest - around < OPTICS * (image - around))
     hot = np.argwhere(hits > MOSTLY * len(images))
     return {
-        "zero_share": float(np.mean(images == 0)) if dtype.kind == "u" else 0.0,
+        "zero_share": float(np.mean(images == 0)) if images.min() >= 0 else 0.0,
         "hot_pixels": {
             "number": len(hot),
             "share": len(hot) / hits.size,

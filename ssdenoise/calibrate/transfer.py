@@ -44,6 +44,12 @@ OUTLIER, INSIDE = 3.0, 0.973
 #: The same for third powers, which want the tails that photons have.
 OUTLIER_CUBED = 6.0
 
+#: Photons in one place that are noise however rare they are.
+FEW_PHOTONS = 3.0
+
+#: Voxels among which the smallest step between intensities is looked for.
+MOST = 2**21
+
 #: Largest share of a point's voxels beside which one is saturated.
 CUT_OFF = 0.01
 
@@ -106,16 +112,23 @@ def transfer_curve(planes: FloatArray, *, repeats: bool = False, saturated: floa
         noise, texture = inner(lambda plane: convolve(plane, DIFFERENCE)), inner(_texture)
         cut_off = inner(lambda plane: maximum_filter(plane, 3)) >= top
         cubes = float((DIFFERENCE**3).sum())
+    quantum = step_of(planes)
     groups = np.array_split(np.argsort(key, kind="stable"), min(BINS, max(1, len(local) // 64)))
     # whole points, as leaving out the voxels alone would cut the noise of those that remain
     groups = [group for group in groups if cut_off[group].mean() <= CUT_OFF] or groups
     if not repeats:
         groups = [group[np.argsort(texture[group])[: max(FEWEST, int(SMOOTHEST * len(group)))]] for group in groups]
     brightness = np.array([local[group].mean() for group in groups])
-    variance = np.array([_spread(noise[group]) for group in groups])
-    thirds = [_third(noise[group], spread) for group, spread in zip(groups, variance, strict=True)]
+    variance = np.array([_spread(noise[group], quantum) for group in groups])
+    thirds = [_third(noise[group], spread, quantum) for group, spread in zip(groups, variance, strict=True)]
     cumulant, error = np.array(thirds).T / cubes if cubes > 1e-6 else np.full((2, len(groups)), np.inf)
     return TransferCurve(brightness, variance, cumulant, np.abs(error))
+
+
+def step_of(planes: FloatArray) -> float:
+    """Smallest step between the intensities that occur: of photon counts one photon, of a camera's image one unit."""
+    values = np.unique(planes.ravel()[:: max(1, planes.size // MOST)])
+    return float(np.diff(values).min()) if len(values) > 1 else 0.0
 
 
 def strengths(planes: FloatArray, model: NoiseModel) -> Values:
@@ -158,24 +171,27 @@ def _texture(image: FloatArray) -> FloatArray:
     return np.asarray(means[1] - means[0] ** 2)
 
 
-def _spread(noise: Values) -> float:
+def _spread(noise: Values, quantum: float = 0.0) -> float:
     """Variance, without the few values far out that edges and hot pixels leave.
 
     Values beyond three standard deviations are set aside until none is left; of a normal distribution that takes
-    2.7 % of the variance away, which the factor puts back.
+    2.7 % of the variance away, which the factor puts back. A few quanta never are: where nearly no photons arrive, each
+    of them is far out, and is the noise.
     """
-    kept = noise
+    kept, limit = noise, np.inf
     for _ in range(10):
-        inside = np.abs(kept) <= OUTLIER * np.sqrt(np.mean(kept**2))
+        limit = max(OUTLIER * np.sqrt(np.mean(kept**2)), FEW_PHOTONS * quantum)
+        inside = np.abs(kept) <= limit
         if inside.all():
             break
         kept = kept[inside]
-    return float(np.mean(kept**2) / INSIDE if len(kept) < len(noise) else np.mean(kept**2))
+    variance = float(np.mean(kept**2))
+    return variance / INSIDE if len(kept) < len(noise) and limit > FEW_PHOTONS * quantum else variance
 
 
-def _third(noise: Values, variance: float) -> tuple[float, float]:
+def _third(noise: Values, variance: float, quantum: float) -> tuple[float, float]:
     """Mean third power and its standard error."""
-    kept = noise[np.abs(noise) <= OUTLIER_CUBED * np.sqrt(variance)]
+    kept = noise[np.abs(noise) <= max(OUTLIER_CUBED * np.sqrt(variance), FEW_PHOTONS * quantum)]
     cubes = kept**3
     return float(cubes.mean()), float(cubes.std() / np.sqrt(max(1, len(cubes)))) or np.inf
 

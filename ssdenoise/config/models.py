@@ -108,9 +108,7 @@ class Dataset(Strict):
         "same",
         description="`same`: the denoised volume keeps the noisy volume's dtype; integers are rounded and clipped.",
     )
-    voxel_size_um: VoxelSize | None = Field(
-        None, description="Z,Y,X in micrometres, where the file does not say."
-    )
+    voxel_size_um: VoxelSize | None = Field(None, description="Z,Y,X in micrometres, where the file does not say.")
 
     @field_validator("methods", "noise", "voxel_size_um", mode="before")
     @classmethod

@@ -87,8 +87,8 @@ class Project:
             if method.true_noise not in (fits := likelihoods(true)):
                 known = f"it is described by {listed(fits)}" if fits else "its parameters are not known"
                 raise ConfigError(
-                    f"{where}: {name!r} needs noise whose parameters are known, with `likelihood: {method.true_noise}`; "
-                    f"of {level!r} {known}"
+                    f"{where}: {name!r} takes the parameters of noise as known, with `likelihood: "
+                    f"{method.true_noise}`; of {level!r} {known}"
                 )
         if getattr(method, "planes", 0) and row.ndim == 2:
             raise ConfigError(f"{where} has `ndim` 2, where {name!r} sees no `planes`; set `ndim` 3 or {others}")

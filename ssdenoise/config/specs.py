@@ -49,7 +49,9 @@ class Download(Strict):
 class Storage(Strict):
     """How volumes lie on disk."""
 
-    chunk: tuple[Size, Size, Size] = Field((4, 128, 128), description="Smallest read, in voxels ZYX; cut to the volume.")
+    chunk: tuple[Size, Size, Size] = Field(
+        (4, 128, 128), description="Smallest read, in voxels ZYX; cut to the volume."
+    )
     shard: tuple[Size, Size, Size] = Field(
         (16, 512, 512), description="Smallest write and one file, in voxels ZYX; a multiple of the chunk."
     )

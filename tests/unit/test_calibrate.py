@@ -93,6 +93,14 @@ def test_photon_counts_have_gain_one() -> None:
     assert models["poisson_gaussian"].gain == pytest.approx(1, rel=0.1)
 
 
+@pytest.mark.parametrize("photons", [0.005, 0.02, 0.05, 0.2, 1.0])
+def test_rare_photons_are_the_noise_and_no_outliers(photons: float) -> None:
+    relief = gaussian_filter(RNG(1).normal(size=(1, 8, 256, 256)), (0, 0, 12, 12))
+    models = fitted(RNG(0).poisson(photons * np.exp(0.7 * relief / relief.std())).astype(float))[0]
+    assert models["poisson"].gain == pytest.approx(1, rel=0.1)
+    assert models["poisson_gaussian"].gain == pytest.approx(1, rel=0.1)
+
+
 def test_texture_does_not_pass_for_noise() -> None:
     """Fine texture, twice as strong as the noise, on half of each plane."""
     rng = RNG(0)
@@ -156,6 +164,13 @@ def test_weak_correlation_is_told_and_does_not_count(width: float, weak: list[st
         assert found["offsets"] == []
 
 
+def test_interlaced_noise_is_correlated_with_every_second_neighbour() -> None:
+    noise = noise_like("white", (1, 8, 256, 256))
+    found = correlation(smooth_scene((8, 256, 256)) + 60 * (noise + np.roll(noise, 2, -1)) / 2**0.5, repeats=False)
+    assert found["x"][1] == pytest.approx(0.5, abs=0.05)
+    assert found["offsets"] == [[0, 0, 2]]
+
+
 def test_white_noise_on_fine_structure_stays_white() -> None:
     """Structure at the limit of what optics sample: correlated with its neighbours, and no noise."""
     clean = gaussian_filter(RNG(0).random((1, 8, 256, 256)), (0, 0, 1.5, 1.5), mode="wrap")
@@ -193,16 +208,20 @@ def test_saturation_zeros_and_hot_pixels_are_counted() -> None:
     for y, x in hot:
         noisy[..., y, x] += 400
     noise = NoiseModel(0.0, 0.0, 20.0)
-    found = defects(noisy, noise, np.dtype("uint16"))
+    found = defects(noisy, noise)
     assert found["hot_pixels"]["positions"] == [list(place) for place in hot]
     assert found["hot_pixels"]["share"] == pytest.approx(3 / 128**2)
-    assert saturation(noisy, np.dtype("uint16")) is None
-    assert saturation(np.minimum(noisy, 600), np.dtype("uint16")) == 600
-    assert saturation(np.minimum(noisy / 2, 255), np.dtype("uint8")) == 255
-    assert saturation(np.full((1, 1, 8, 8), 7.0), np.dtype("uint16")) is None
-    assert defects(noisy, noise, np.dtype("uint16"), (100, 50))["hot_pixels"]["positions"][0] == [103, 57]
+    assert saturation(noisy, np.dtype("uint16"), 1.0) is None
+    assert saturation(np.minimum(noisy, 600), np.dtype("uint16"), 1.0) == 600
+    assert saturation(np.minimum(noisy / 2, 255), np.dtype("uint8"), 1.0) == 255
+    assert saturation(np.full((1, 1, 8, 8), 7.0), np.dtype("uint16"), 0.0) is None
+    analogue = noisy + RNG(1).random(noisy.shape)  # as floats: hardly any two alike, but for those cut off
+    assert saturation(analogue, np.dtype("float32"), 1e-6) is None
+    assert saturation(np.minimum(analogue, 600), np.dtype("float32"), 1e-6) == 600
+    assert defects(noisy, noise, (100, 50))["hot_pixels"]["positions"][0] == [103, 57]
     dark = np.maximum(noisy - 300, 0)
-    assert defects(dark, noise, np.dtype("uint16"))["zero_share"] == pytest.approx(np.mean(dark == 0))
+    assert defects(dark, noise)["zero_share"] == pytest.approx(np.mean(dark == 0))
+    assert defects(dark - 5, noise)["zero_share"] == 0  # where values go on below, zero is one like others
 
 
 @pytest.mark.parametrize("repeats", [False, True])
@@ -211,7 +230,7 @@ def test_saturation_does_not_bend_the_line(repeats: bool) -> None:
     clean = 5 * smooth_scene((4, 512, 512))
     clean = np.stack([clean[0]] * 4)[:, None] if repeats else clean[None]
     noisy = np.minimum(RNG(0).poisson(clean / 2) * 2.0, np.quantile(clean, 0.8) // 2 * 2)
-    saturated = saturation(noisy, np.dtype("uint16"))
+    saturated = saturation(noisy, np.dtype("uint16"), 1.0)
     assert saturated == noisy.max()
     bent, straight = (
         fitted(noisy, repeats=repeats, saturated=value)[0]["poisson_gaussian"].gain for value in (None, saturated)
@@ -263,6 +282,27 @@ def test_planes_stretched_each_by_itself_are_noticed(tmp_path: Path) -> None:
     assert same["recommendation"]["entry"] == {"name": "hqssl", "likelihood": "poisson_gaussian"}
     assert varied["recommendation"]["entry"]["parameters"] == "unknown_per_image"
     assert "noise varies from plane to plane" in varied["warnings"][0]
+
+
+def test_noise_clipped_at_zero_is_told_from_rare_photons(tmp_path: Path) -> None:
+    scene = 40 * (smooth_scene((4, 192, 192))[:, None] - 400) / 400
+    clipped = np.maximum(scene + 50 * noise_like("white", scene.shape), 0)
+    counts = RNG(0).poisson(np.maximum(scene, 0) / 40).astype(float)
+    for noisy, warned in ((clipped, True), (np.rint(clipped), True), (counts, False)):
+        found = calibrate(CalibrateSpec(), stored(tmp_path, noisy), tmp_path / "c.json")
+        assert found["channels"][0]["zero_share"] > 0.05
+        assert any("clipped there" in text for text in found["warnings"]) == warned
+
+
+def test_what_only_a_part_of_the_stack_shows_is_seen(tmp_path: Path) -> None:
+    """Cells in the middle sixth, and nothing but the camera's offset and read noise above and below."""
+    clean = np.zeros((120, 64, 64))
+    clean[50:70] = smooth_scene((20, 64, 64))[0] + 500
+    noisy = np.rint(100 + RNG(0).poisson(clean) + RNG(1).normal(0, 2, clean.shape))
+    store = make_store(tmp_path, "noisy", noisy[None, None].astype(np.uint16)).path
+    model = calibrate(CalibrateSpec(), store, tmp_path / "c.json")["channels"][0]["models"]["poisson_gaussian"]
+    assert model["offset"] == pytest.approx(100, rel=0.05)
+    assert model["read_noise"] == pytest.approx(2, rel=0.2)
 
 
 def test_a_black_channel_is_calibrated_without_warnings(tmp_path: Path) -> None:

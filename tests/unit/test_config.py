@@ -171,7 +171,9 @@ WRONG = [
         {"methods": {"n": {"name": "n2v", "learning_rate": float("inf")}}}, {}, "should be a finite", id="infinite"
     ),
     pytest.param({"methods": {"g": {"name": "gaussian", "sigmas": [-1]}}}, {}, "sigmas.0: Input should", id="sigmas"),
-    pytest.param({"methods": {"n": {"name": "nlm", "strengths": [0]}}}, {}, "strengths.0: Input should", id="strengths"),
+    pytest.param(
+        {"methods": {"n": {"name": "nlm", "strengths": [0]}}}, {}, "strengths.0: Input should", id="strengths"
+    ),
     pytest.param(
         {"noise": {"n": {"kind": "gaussian", "sigma": [50, 5]}}}, {}, "is a range from low to high", id="sigma-range"
     ),
