@@ -78,7 +78,7 @@ def _read_picture(path: Path) -> Source:
     """PNG or JPEG, grey or RGB."""
     from imageio import v3 as imageio
 
-    array = imageio.imread(path)
+    array = imageio.imread(path.read_bytes())  # the reader leaves a file open that it cannot read
     return Source(array, "yx" if array.ndim == 2 else "yxc")
 
 

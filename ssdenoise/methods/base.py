@@ -142,8 +142,10 @@ class TrainedMethod(Method):
     )
     steps: int = Field(800, ge=1, description="Optimiser steps.")
     batch: int | None = Field(None, ge=1, description="Patches per step; the default is 4 planes, or 1 volume.")
-    patch: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(
-        (8, 64, 64), description="Patch size in voxels, ZYX; 2-D training uses YX. Cut to the volume's size."
+    patch: tuple[PositiveInt, PositiveInt, PositiveInt] | None = Field(
+        None,
+        description="Patch size in voxels, ZYX; 2-D training uses YX. Cut to the volume's size. The default is 64x64 "
+        "in 2-D and 16x48x48 in 3-D.",
     )
     learning_rate: float = Field(4e-3, gt=0, description="Peak learning rate of Adam.")
     ramp_down: float = Field(
@@ -172,6 +174,12 @@ class TrainedMethod(Method):
     def patches_per_step(self, ndim: int) -> int:
         """`batch`, or its default."""
         return self.batch or (4 if ndim == 2 else 1)
+
+    def patch_size(self, ndim: int) -> tuple[int, int, int]:
+        """`patch`, or its default; a single plane in 2-D."""
+        # in 3-D flatter ones score less (CONTRIBUTING.md): their voxels see little but the zeros around, along Z
+        z, y, x = self.patch or ((1, 64, 64) if ndim == 2 else (16, 48, 48))
+        return (z if ndim == 3 else 1, y, x)
 
     def architecture(self, inputs: int, channels: int, ndim: int, beside: Sequence[int] = ()) -> Network:
         """The network from `inputs` channels to what the method needs for `channels` denoised ones.

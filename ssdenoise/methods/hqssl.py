@@ -116,7 +116,9 @@ class HQSSL(TrainedMethod):
         if self.network == "paper":
             return BlindSpot(ndim, inputs, outputs, width=48, depth=5, head=(96, 96), mix=(384, 96), beside=beside)
         # deeper, it would look further than a patch of 64 pixels reaches, and do worse on whole images than on patches
-        return BlindSpot(ndim, inputs, outputs, width=16, depth=2, head=(16, 16), mix=(64, 32), beside=beside)
+        return BlindSpot(
+            ndim, inputs, outputs, width=16, depth=2, head=(16, 16), mix=(64, 32), beside=beside, flat=True
+        )
 
     def build(self, channels: int, ndim: int, noise: Sequence[NoiseModels]) -> Network:
         net = super().build(channels, ndim, noise)
@@ -138,8 +140,8 @@ class HQSSL(TrainedMethod):
 
     def _estimator(self, channels: int, outputs: int, ndim: int) -> Network:
         """The network that sees the voxels themselves and tells their noise."""
-        width = 48 if self.network == "paper" else 16
-        unet = UNet(ndim, channels, width=width, depth=3, head=(16, 16), skips="pooled")
+        small = self.network == "small"
+        unet = UNet(ndim, channels, width=16 if small else 48, depth=3, head=(16, 16), skips="pooled", flat=small)
         return BlockMean(Plain(unet, outputs))
 
     def loss(self, net: Network, batch: Batch, rng: torch.Generator, progress: float) -> Tensor:

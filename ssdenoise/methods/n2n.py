@@ -28,7 +28,7 @@ class WithTarget(TrainedMethod):
         if self.network == "paper":
             unet = UNet(ndim, inputs, width=48, depth=5, head=(64, 32), skips="pooled")
         else:
-            unet = UNet(ndim, inputs, width=24, depth=3, head=(24, 24), up=24, skips="pooled")
+            unet = UNet(ndim, inputs, width=24, depth=3, head=(24, 24), up=24, skips="pooled", flat=True)
         return Plain(unet, channels, last_kernel=3)
 
     def loss(self, net: Network, batch: Batch, rng: torch.Generator, progress: float) -> Tensor:

@@ -64,7 +64,7 @@ class N2V(TrainedMethod):
         if self.network == "paper":
             unet = UNet(ndim, inputs, width=32, depth=2, head=(32, 32), skips="features", batch_norm=True)
         else:
-            unet = UNet(ndim, inputs, width=24, depth=2, head=(24, 24), skips="features")
+            unet = UNet(ndim, inputs, width=24, depth=2, head=(24, 24), skips="features", flat=True)
         return Plain(unet, channels)
 
     def loss(self, net: Network, batch: Batch, rng: torch.Generator, progress: float) -> Tensor:
@@ -137,38 +137,26 @@ def neighbours(
 
     The voxel itself is drawn only with `centre`.
     """
-    lows: list[Tensor] = []
-    sizes: list[Tensor] = []
-    strides: list[int] = []
-    own = torch.zeros_like(positions)
-    rest, scale = positions, 1
-    for n, radius in zip(reversed(spatial), reversed(radii), strict=True):
-        at = rest % n
-        rest = rest // n
-        low = (at - radius).clamp(min=0)
-        size = (at + radius).clamp(max=n - 1) - low + 1
-        lows.insert(0, low)
-        sizes.insert(0, size)
-        strides.insert(0, scale)
-        scale *= n
-    rest = positions
-    for low, size, stride in zip(lows, sizes, strides, strict=True):
-        own = own * size + (rest // stride - low)
-        rest = rest % stride
-    count = torch.ones_like(positions)
-    for size in sizes:
-        count = count * size
+    at = torch.unravel_index(positions, spatial)
+    lows = [(a - r).clamp(min=0) for a, r in zip(at, radii, strict=True)]
+    sizes = [(a + r).clamp(max=n - 1) - low + 1 for a, r, n, low in zip(at, radii, spatial, lows, strict=True)]
+    own, count = (
+        torch.zeros_like(positions),
+        torch.ones_like(positions),
+    )  # the voxel's place among them, and their number
+    for a, low, size in zip(at, lows, sizes, strict=True):
+        own, count = own * size + a - low, count * size
     draw = torch.rand(positions.shape, generator=rng, dtype=torch.float64)
     if centre:
         draw = (draw * count).long()
     else:
         draw = (draw * (count - 1)).long()
         draw = draw + (draw >= own)  # skips the voxel itself; the others stay equally likely
-    flat = torch.zeros_like(positions)
-    for low, size, stride in zip(reversed(lows), reversed(sizes), reversed(strides), strict=True):
-        flat = flat + (low + draw % size) * stride
+    found = []
+    for low, size in zip(reversed(lows), reversed(sizes), strict=True):
+        found.append(low + draw % size)
         draw = draw // size
-    return flat
+    return _flat(found[::-1], spatial)
 
 
 def offsets(radii: Sequence[int]) -> list[tuple[int, ...]]:
@@ -178,13 +166,15 @@ def offsets(radii: Sequence[int]) -> list[tuple[int, ...]]:
 
 def surroundings(positions: Tensor, spatial: torch.Size, around: Sequence[tuple[int, ...]]) -> Tensor:
     """Flat positions of the voxels at given offsets from each position, shape (..., m); -1 outside the patch."""
-    found = torch.zeros((*positions.shape, len(around)), dtype=torch.long)
-    inside = torch.ones_like(found, dtype=torch.bool)
-    rest, scale = positions, 1
-    for n, steps in zip(reversed(spatial), reversed(list(zip(*around, strict=True))), strict=True):
-        at = (rest % n).unsqueeze(-1) + torch.tensor(steps)
-        inside &= (at >= 0) & (at < n)
-        found += at * scale
-        rest = rest // n
-        scale *= n
-    return found.masked_fill(~inside, -1)
+    at = torch.unravel_index(positions.unsqueeze(-1), spatial)
+    found = [a + torch.tensor(steps) for a, steps in zip(at, zip(*around, strict=True), strict=True)]
+    inside = [(a >= 0) & (a < n) for a, n in zip(found, spatial, strict=True)]
+    return _flat(found, spatial).masked_fill(~torch.stack(inside).all(0), -1)
+
+
+def _flat(index: Sequence[Tensor], spatial: torch.Size) -> Tensor:
+    """Flat positions from those along each axis; the inverse of `torch.unravel_index`."""
+    flat = torch.zeros_like(index[0])
+    for a, n in zip(index, spatial, strict=True):
+        flat = flat * n + a
+    return flat

@@ -47,6 +47,7 @@ class N2V2(N2V):
             head=(width, width),
             skips="features",
             batch_norm=paper,
+            flat=not paper,
             alias_free=True,
         )
         return Plain(unet, channels)

@@ -49,7 +49,7 @@ class Neighbor2Neighbor(TrainedMethod):
     def architecture(self, inputs: int, channels: int, ndim: int, beside: Sequence[int] = ()) -> Network:
         if self.network == "paper":
             return Plain(UNet(ndim, inputs, width=48, depth=5, head=(96, 96), skips="pooled"), channels, mix=(96, 96))
-        return Plain(UNet(ndim, inputs, width=24, depth=3, head=(24, 24), up=24, skips="pooled"), channels)
+        return Plain(UNet(ndim, inputs, width=24, depth=3, head=(24, 24), up=24, skips="pooled", flat=True), channels)
 
     def loss(self, net: Network, batch: Batch, rng: torch.Generator, progress: float) -> Tensor:
         chosen = choose(batch.noisy.shape, rng).to(batch.noisy.device)

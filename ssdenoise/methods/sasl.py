@@ -82,9 +82,18 @@ class SASL(TrainedMethod):
             unet = UNet(ndim, inputs, width=48, depth=5, head=(96, 96), skips="pooled")
             return ThreeNetworks(blind, NearSighted(ndim, inputs, channels, width=64, blocks=6), unet, channels)
         blind = BlindSpot(
-            ndim, inputs, channels, width=16, depth=3, head=(16, 16), mix=(32, 16), beside=beside, radius=self.radius
+            ndim,
+            inputs,
+            channels,
+            width=16,
+            depth=3,
+            head=(16, 16),
+            mix=(32, 16),
+            beside=beside,
+            radius=self.radius,
+            flat=True,
         )
-        unet = UNet(ndim, inputs, width=24, depth=3, head=(24, 24), up=24, skips="pooled")
+        unet = UNet(ndim, inputs, width=24, depth=3, head=(24, 24), up=24, skips="pooled", flat=True)
         return ThreeNetworks(blind, NearSighted(ndim, inputs, channels, width=32, blocks=3), unet, channels)
 
     def loss(self, net: Network, batch: Batch, rng: torch.Generator, progress: float) -> Tensor:

@@ -26,7 +26,7 @@ class BlindSpot(Network):
     ndim : {2, 3}
     inputs, outputs : int
         Channels.
-    width, depth, head, up
+    width, depth, head, up, flat
         Of the half-plane U-Nets.
     mix : sequence of int
         Channels of the 1x1 convolutions.
@@ -49,13 +49,15 @@ class BlindSpot(Network):
         head: Sequence[int],
         mix: Sequence[int],
         up: int | None = None,
+        flat: bool = False,
         beside: Sequence[int] = (),
         radius: int = 0,
     ) -> None:
         super().__init__()
         axes = [ndim - 2] if ndim == 2 else [ndim - 2, 0]  # look along Y, turned into X too; and along Z
         self.unets = nn.ModuleList(
-            UNet(ndim, inputs, width=width, depth=depth, head=head, up=up, skips="pooled", causal=axis) for axis in axes
+            UNet(ndim, inputs, width=width, depth=depth, head=head, up=up, skips="pooled", causal=axis, flat=flat)
+            for axis in axes
         )
         self.shifts = nn.ModuleList(Shift(axis, radius + 1 if axis == ndim - 2 else 1) for axis in axes)
         self.beside = tuple(beside)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -35,7 +36,7 @@ class Conv(nn.Module):
     """Convolution of odd size k with zero padding, optional batch normalisation, and leaky ReLU.
 
     With `causal` an axis, the kernel looks along it at the own row and the k-1 rows before, never after: the padding
-    that makes the four half-planes of Laine et al. 2019, section 3.
+    that makes the four half-planes of Laine et al. 2019, section 3. With `flat` it looks at one plane: size 1 in Z.
     """
 
     def __init__(
@@ -48,18 +49,21 @@ class Conv(nn.Module):
         slope: float | None = 0.1,
         causal: int | None = None,
         batch_norm: bool = False,
+        flat: bool = False,
     ) -> None:
         super().__init__()
-        self.causal, self.kernel, self.slope = causal, kernel, slope
-        padding = [kernel // 2] * ndim
+        self.causal, self.slope = causal, slope
+        self.kernel = (1 if flat and ndim == 3 else kernel, kernel, kernel)[-ndim:]
+        padding = [k // 2 for k in self.kernel]
         self.ahead: list[int] = []  # rows before the first, as `functional.pad` wants them: last axis first
-        if causal is not None and kernel > 1:
+        if causal is not None and self.kernel[causal] > 1:
             padding[causal] = 0
             self.ahead = [0, 0] * (ndim - 1 - causal) + [kernel - 1, 0]
         layer = {2: nn.Conv2d, 3: nn.Conv3d}[ndim]
-        self.conv = layer(inputs, outputs, kernel, padding=tuple(padding))  # type: ignore[arg-type]
+        self.conv = layer(inputs, outputs, self.kernel, padding=tuple(padding))  # type: ignore[arg-type]
         # He et al. 2015; gain 1 where no rectifier follows
-        nn.init.normal_(self.conv.weight, std=(1.0 if slope is None else 2**0.5) / (inputs * kernel**ndim) ** 0.5)
+        fan_in = inputs * math.prod(self.kernel)
+        nn.init.normal_(self.conv.weight, std=(1.0 if slope is None else 2**0.5) / fan_in**0.5)
         nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
         self.norm = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}[ndim](outputs) if batch_norm else None
 
@@ -77,8 +81,10 @@ class Conv(nn.Module):
         return y if self.slope is None else functional.leaky_relu_(y, self.slope)
 
     def reach(self, need: Interval) -> Interval:
-        half, full = self.kernel // 2, self.kernel - 1
-        return tuple((a - full, b) if axis == self.causal else (a - half, b + half) for axis, (a, b) in enumerate(need))
+        return tuple(
+            (a - k + 1, b) if axis == self.causal else (a - k // 2, b + k // 2)
+            for axis, (k, (a, b)) in enumerate(zip(self.kernel, need, strict=True))
+        )
 
 
 class Shift(nn.Module):

@@ -42,6 +42,9 @@ class UNet(nn.Module):
         Spatial axis of a half-space network: its output sees, along that axis, only the own row and those before.
     batch_norm : bool
         Normalise over the batch after each convolution.
+    flat : bool
+        In 3-D every second convolution looks within the plane only: half the work, and half the reach along Z, where
+        patches are short.
     alias_free : bool
         N2V2's two changes against checkerboards (Höck et al. 2022), for `skips="features"`: blurred pooling, and no
         skip at full resolution.
@@ -59,6 +62,7 @@ class UNet(nn.Module):
         up: int | None = None,
         causal: int | None = None,
         batch_norm: bool = False,
+        flat: bool = False,
         alias_free: bool = False,
     ) -> None:
         super().__init__()
@@ -66,7 +70,10 @@ class UNet(nn.Module):
 
         def chain(*channels: int) -> Chain:
             return Chain(
-                *(Conv(ndim, a, b, slope=slope, causal=causal, batch_norm=batch_norm) for a, b in pairwise(channels))
+                *(
+                    Conv(ndim, a, b, slope=slope, causal=causal, batch_norm=batch_norm, flat=flat and i % 2 == 1)
+                    for i, (a, b) in enumerate(pairwise(channels))
+                )
             )
 
         self.ndim, self.depth, self.pooled = ndim, depth, skips == "pooled"

@@ -18,7 +18,7 @@ from ssdenoise.model import save_tensors
 from ssdenoise.noise import stream
 from ssdenoise.provenance import Clock, code_hash, digest, file_digest, read_json, record, write_json, write_text
 from ssdenoise.store import Volume
-from ssdenoise.train.inputs import check, noise_of, photon_scales, warn
+from ssdenoise.train.inputs import check, noise_of, photon_scales, warn, warn_of_small_patches
 from ssdenoise.train.loop import optimise
 from ssdenoise.train.sampling import Sampler, central_crops
 
@@ -78,6 +78,7 @@ def train(
     if isinstance(method, TrainedMethod):
         photons = photon_scales(spec, found)
         sampler = Sampler(spec, method, volumes, normalization, net.stride, photons)
+        warn_of_small_patches(method, net.halo, sampler.patch, volumes[0].shape)
         key = digest(dump(spec), json.dumps(inputs), code, device.kind)
         net, resumed, earlier = optimise(net, method, sampler, output, key, device)
     else:

@@ -89,6 +89,18 @@ def noise_of(method: Method, noisy: Volume, calibration: Mapping[str, Any]) -> l
     return [NoiseModels(true, true, true, one.impulse) for one in calibrated]
 
 
+def warn_of_small_patches(method: Method, halo: Sequence[int], patch: Sequence[int], size: Sequence[int]) -> None:
+    """Say so if a network looks further than its training patches reach: it then learns from what is beside them."""
+    if any(h > p < n for h, p, n in zip(halo, patch[-len(halo) :], size[-len(halo) :], strict=True)):
+        log.warning(
+            "the network of %s looks %s voxels far, its training patches are %s large: it will do worse on whole "
+            "volumes than on patches; take a larger `patch`",
+            method.name,
+            "x".join(map(str, halo)),
+            "x".join(map(str, patch[-len(halo) :])),
+        )
+
+
 def warn(method: Method, calibration: Mapping[str, Any], ndim: int) -> None:
     """Say so if the method takes noise as independent between voxels, and this noise is not."""
     offsets = correlated_offsets(calibration)

@@ -71,7 +71,7 @@ class Sampler:
         self.gain, self.offset = (np.array(values)[:, None, None, None] for values in zip(*photons, strict=True))
         self.pairing = spec.pairing if method.target == "pair" else "volume"
         t, _, *self.size = volumes[0].shape
-        wanted = method.patch if spec.ndim == 3 else (1, *method.patch[1:])
+        wanted = method.patch_size(spec.ndim)
         *in_z, y, x = stride
         steps = (*(in_z or [1]), y * method.patch_factor, x * method.patch_factor)
         self.patch = tuple(min(p, n) // s * s for p, n, s in zip(wanted, self.size, steps, strict=True))

@@ -78,11 +78,17 @@ def test_the_declared_halo_is_what_autograd_sees(make: object, size: tuple[int, 
     compare_halo(make(), size)  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("options", [{}, {"channels": "independent"}], ids=["joint", "independent"])
+@pytest.mark.parametrize(
+    ("ndim", "options"),
+    [(2, {}), (2, {"channels": "independent"}), (3, {})],
+    ids=["joint", "independent", "3d"],
+)
 @pytest.mark.parametrize("name", [name for name, cls in METHODS.items() if cls.trainable])
-def test_every_method_s_network_declares_the_halo_that_autograd_sees(name: str, options: dict[str, str]) -> None:
+def test_every_method_s_network_declares_the_halo_that_autograd_sees(
+    name: str, ndim: int, options: dict[str, str]
+) -> None:
     method = METHODS[name](**options).calibrated({"channels": [{"correlation": {"offsets": [[0, 0, 2]]}}]})
-    net = positive(method.build(1, 2, [NOISE]))
+    net = positive(method.build(1, ndim, [NOISE]))
     compare_halo(net, tuple(2 * h + 3 * s for h, s in zip(net.halo, net.stride, strict=True)))
 
 

@@ -255,6 +255,15 @@ def test_patches_are_cut_so_that_half_of_them_fits_the_network(counts: Volume) -
     assert sampler.patch == (1, 48, 32)
 
 
+def test_patches_smaller_than_the_network_s_reach_are_told(
+    counts: Volume, calibration: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for patch, told in (((4, 16, 16), True), ((4, 32, 32), False)):
+        train(spec_for("n2v", patch=patch, steps=1), counts.path, None, calibration, tmp_path / f"{patch[1]}", CPU)
+        assert ("looks 24x24 voxels far, its training patches are 16x16 large" in caplog.text) == told
+        caplog.clear()
+
+
 def test_a_method_that_would_keep_correlated_noise_says_so(caplog: pytest.LogCaptureFixture) -> None:
     advice = {"entry": {"name": "structn2v"}, "why": "noise is correlated along one axis"}
     found = {"channels": [{"correlation": {"offsets": [[0, 0, 1]]}}], "recommendation": advice}
