@@ -48,12 +48,13 @@ def ingest(
     spec: Spec,
     output: Output,
     like: Annotated[Path | None, typer.Option(help="Store of a volume that must have the same shape.")] = None,
+    threads: Threads = 1,
 ) -> None:
     """Read a source of any known format into an OME-Zarr store."""
     from ssdenoise.config.specs import IngestSpec, parse_spec
     from ssdenoise.ingest import ingest
 
-    ingest(parse_spec(IngestSpec, spec), _folder(output), like=like)
+    ingest(parse_spec(IngestSpec, spec), _folder(output), like=like, threads=threads)
 
 
 @app.command()

@@ -17,7 +17,7 @@ import torch
 from ssdenoise.config.specs import DenoiseSpec, dump
 from ssdenoise.device import CPU, Device
 from ssdenoise.errors import ConfigError, FormatError
-from ssdenoise.grid import Region, Tile, blocks, core_shape, share, tile
+from ssdenoise.grid import Tile, blocks, core_shape, share, tile
 from ssdenoise.methods import Estimate, Network
 from ssdenoise.model import Model, load_model
 from ssdenoise.provenance import Clock, code_hash, digest, record, write_json
@@ -90,7 +90,7 @@ def denoise(
     }
     tiles = _tiles(volume, loaded)
     mine = [tiles[i] for i in share(len(tiles), slab, slabs)]
-    done = [[w.is_done(index) for w in writers.values() for index in _shards(t, w.layout)] for t in mine]
+    done = [[w.is_done(index) for w in writers.values() for index, _ in w.shards_of(t.core)] for t in mine]
     todo = [t for t, shards in zip(mine, done, strict=True) if not all(shards)]
     kept = sum(map(sum, done))
     log.info("slab %d of %d: %d tiles, %d shards kept from an earlier run", slab, slabs, len(mine), kept)
@@ -158,16 +158,6 @@ def _tiles(volume: Volume, model: Model) -> list[Tile]:
     return [tile(region, volume.shape, halo, stride) for _, region in blocks(volume.shape, core)]
 
 
-def _shards(one: Tile, layout: Layout) -> list[tuple[int, ...]]:
-    """Indices of the shards of a tile's core, which must be whole: two writers of one shard would lose voxels."""
-    for s, b, n in zip(one.core, layout.shard, layout.shape, strict=True):
-        whole = s.start % b == 0 and (s.stop % b == 0 or s.stop == n)
-        assert whole, "a tile core is whole shards"
-    first = [s.start // b for s, b in zip(one.core, layout.shard, strict=True)]
-    count = [-(-s.stop // b) - f for s, b, f in zip(one.core, layout.shard, first, strict=True)]
-    return [tuple(int(i) + f for i, f in zip(index, first, strict=True)) for index in np.ndindex(*count)]
-
-
 def _denoise_tile(
     one: Tile, volumes: Sequence[Volume], model: Model, device: Device, network: threading.Lock
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None, float]:
@@ -222,17 +212,13 @@ def estimate(
 
 def _write(writer: ShardWriter, one: Tile, values: npt.NDArray[np.float32], seconds: float) -> None:
     """Write the shards of a tile; each records its share of the seconds and the voxels clipped to the dtype's range."""
-    indices = _shards(one, writer.layout)
-    for index in indices:
-        region: Region = tuple(
-            slice(i * b - s.start, min((i + 1) * b, n) - s.start)
-            for i, b, n, s in zip(index, writer.layout.shard, writer.layout.shape, one.core, strict=True)
-        )
+    shards = list(writer.shards_of(one.core))
+    for index, region in shards:
         block, kind, clipped = values[region], np.dtype(writer.layout.dtype), 0
         if kind.kind in "iu":
             limits, rounded = np.iinfo(kind), np.rint(block)
             clipped = int(np.count_nonzero((rounded < limits.min) | (rounded > limits.max)))
         if not writer.is_done(index):
             writer.write(
-                index, to_dtype(block, writer.layout.dtype), seconds=seconds / len(indices), clipped_voxels=clipped
+                index, to_dtype(block, writer.layout.dtype), seconds=seconds / len(shards), clipped_voxels=clipped
             )

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 
 Region = tuple[slice, ...]
 
@@ -33,9 +33,58 @@ def blocks(shape: Sequence[int], block: Sequence[int]) -> Iterator[tuple[tuple[i
         yield index, tuple(slice(i * b, min((i + 1) * b, n)) for i, b, n in zip(index, block, shape, strict=True))
 
 
+def blocks_of(region: Region, shape: Sequence[int], block: Sequence[int]) -> Iterator[tuple[tuple[int, ...], Region]]:
+    """Index of each block of a regular grid in a region, and where it lies in it, in C order.
+
+    Raises
+    ------
+    ValueError
+        If the region is not made of whole blocks: two writers of one block would lose voxels.
+    """
+    for s, b, n in zip(region, block, shape, strict=True):
+        if s.start % b or (s.stop % b and s.stop != n):
+            raise ValueError(f"{s.start}:{s.stop} of {n} voxels is not made of whole blocks of {b}")
+    first = [s.start // b for s, b in zip(region, block, strict=True)]
+    for index, local in blocks(extent(region), block):
+        yield tuple(i + f for i, f in zip(index, first, strict=True)), local
+
+
 def extent(region: Region) -> tuple[int, ...]:
     """Shape of a region."""
     return tuple(s.stop - s.start for s in region)
+
+
+def bands(shape: Sequence[int], shard: Sequence[int], ends: Sequence[Sequence[int]], voxels: int) -> Iterator[Region]:
+    """Regions of whole shards by which a volume is copied from a source, in C order; together they cover it once.
+
+    Parameters
+    ----------
+    shape, shard : sequence of int
+        Of the volume that is written.
+    ends : sequence of sequence of int
+        Per axis, where the source's chunks end.
+    voxels : int
+        Most voxels of a region, if a shard has no more.
+
+    Notes
+    -----
+    Regions end where a shard and a chunk end, so that no chunk is read for two of them; where that makes them larger
+    than `voxels` they also end between, at shards, along the first axes first: most sources are planes one after the
+    other, and cutting a volume between planes costs nothing.
+    """
+    cuts = [
+        sorted({0, n, *(e for e in axis if e % b == 0 and e < n)})
+        for n, b, axis in zip(shape, shard, ends, strict=True)
+    ]
+    for axis, b in enumerate(shard):
+        largest = [max(b - a for a, b in pairwise(c)) for c in cuts]
+        allowed = voxels // (math.prod(largest) // largest[axis])
+        if largest[axis] <= allowed:
+            break
+        most = max(1, allowed // b) * b
+        cuts[axis] = [a for start, stop in pairwise(cuts[axis]) for a in range(start, stop, most)] + [shape[axis]]
+    for corner in product(*(pairwise(c) for c in cuts)):
+        yield tuple(slice(a, b) for a, b in corner)
 
 
 def share(count: int, part: int, parts: int) -> range:

@@ -42,6 +42,18 @@ def file_digest(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def fingerprint(path: str | Path) -> dict[str, int]:
+    """What tells one version of a large file from another without reading it: its size and when it was changed.
+
+    An archive's files are read once; to hash them beforehand would be a second time.
+    """
+    try:
+        found = Path(path).stat()
+    except FileNotFoundError:
+        raise MissingInputError(f"no file {path}; correct the sheet, or fetch it") from None
+    return {"bytes": found.st_size, "modified_ns": found.st_mtime_ns}
+
+
 def canonical(value: object) -> str:
     """JSON with sorted keys and no spaces: equal values give equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -143,7 +155,7 @@ def record(
     stage: str,
     *,
     spec: Mapping[str, Any],
-    inputs: Mapping[str, str],
+    inputs: Mapping[str, object],
     code: str,
     clock: Clock,
     **more: object,
@@ -157,7 +169,7 @@ def record(
     spec : mapping
         The options it ran with.
     inputs : mapping
-        Name of each input and its digest.
+        Name of each input and its digest; of files that are read only once, their `fingerprint`.
     code : str
         See `code_hash`.
     clock : Clock

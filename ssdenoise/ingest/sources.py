@@ -6,11 +6,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import dask.array as da
 import numpy as np
 import numpy.typing as npt
 
 from ssdenoise.errors import ConfigError, FormatError, MissingInputError
-from ssdenoise.ingest.readers import READERS, Source
+from ssdenoise.ingest.readers import READERS, Source, reading
 from ssdenoise.provenance import listed
 
 #: Operations on a named axis that may follow the path in a source, `path#t=1:5&mean=t`, applied in order.
@@ -35,8 +36,7 @@ def read_source(source: str, root: Path, axes: str | None) -> Source:
     name, _, selection = source.partition("#")
     steps = list(filter(None, selection.split("&")))
     paths = source_files(root / name)
-    planes = [_read(path) for path in paths]
-    found = planes[0] if "*" not in name else _stacked(planes, paths, landscape="landscape" in steps)
+    found = _read(paths[0]) if "*" not in name else _stacked(paths, landscape="landscape" in steps)
     if axes is not None:
         if len(axes) != found.array.ndim:
             raise FormatError(f"{name} has shape {found.array.shape}, the sheet's axes {axes!r} do not fit it")
@@ -62,26 +62,32 @@ def _read(path: Path) -> Source:
     suffix = path.suffix.lower()
     if suffix not in READERS:
         raise FormatError(f"{path} ends in {suffix or 'nothing'}; can read {listed(READERS)}")
-    try:
+    with reading(path):
         return READERS[suffix](path)
-    except Exception as error:  # readers raise whatever their parsing stumbled over
-        why = str(error).partition("\n")[0].rstrip(".")
-        raise FormatError(f"{path} cannot be read as {suffix[1:]} ({why}); is it whole?") from error
 
 
-def _stacked(planes: Sequence[Source], paths: Sequence[Path], *, landscape: bool) -> Source:
+def _stacked(paths: Sequence[Path], *, landscape: bool) -> Source:
     """Planes of a folder along Z; with `landscape`, those that are taller than wide are turned by 90 degrees."""
-    arrays = []
-    for plane, path in zip(planes, paths, strict=True):
+    planes: list[Source] = []
+    arrays: list[da.Array] = []
+    for path in paths:
+        planes.append(plane := _read(path))
         y, x = plane.axes.index("y"), plane.axes.index("x")
         turned = landscape and plane.array.shape[y] > plane.array.shape[x]
-        arrays.append(np.rot90(plane.array, axes=(y, x)) if turned else plane.array)
-        if plane.axes != planes[0].axes or arrays[-1].shape != arrays[0].shape:
+        arrays.append(da.flip(da.swapaxes(plane.array, y, x), y) if turned else plane.array)
+        first, shape = planes[0], arrays[0].shape
+        if (plane.axes, arrays[-1].shape, plane.array.dtype) != (first.axes, shape, first.array.dtype):
             raise FormatError(
-                f"{path} has shape {arrays[-1].shape} ({plane.axes.upper()}), {paths[0]} {arrays[0].shape} "
-                f"({planes[0].axes.upper()}); planes of one volume have the same, `#landscape` turns upright ones"
+                f"{path} is {plane.array.dtype} of shape {arrays[-1].shape} ({plane.axes.upper()}), {paths[0]} "
+                f"{first.array.dtype} of {shape} ({first.axes.upper()}); planes of one volume are alike, `#landscape` "
+                "turns upright ones"
             )
-    return Source(np.stack(arrays), "z" + planes[0].axes, planes[0].voxel_size_um)
+
+    def close() -> None:
+        for plane in planes:
+            plane.close()
+
+    return Source(da.stack(arrays), "z" + planes[0].axes, planes[0].voxel_size_um, planes[0].channels, close)
 
 
 def _select(source: Source, step: str, where: str) -> None:
@@ -106,7 +112,7 @@ def _select(source: Source, step: str, where: str) -> None:
         if by < 1 or size % by:
             raise ConfigError(f"{where}: {step!r} does not divide the axis, which has {size} entries")
         shape = (*source.array.shape[:at], size // by, by, *source.array.shape[at + 1 :])
-        source.array = _narrow(source.array.reshape(shape).sum(axis=at + 1, dtype=np.int64), where)
+        source.array = _narrow(source.array.reshape(shape, merge_chunks=False).sum(at + 1, dtype=np.int64), where)
         return
     if match["op"] == "sum":
         source.array = _narrow(source.array.sum(axis=at, dtype=np.int64), where)
@@ -115,8 +121,13 @@ def _select(source: Source, step: str, where: str) -> None:
     source.axes = source.axes.replace(axis, "")
 
 
-def _narrow(counts: npt.NDArray[np.int64], where: str) -> npt.NDArray[np.uint16]:
+def _narrow(sums: da.Array, where: str) -> da.Array:
     """Sums of counts as uint16."""
-    if counts.min(initial=0) < 0 or counts.max(initial=0) > np.iinfo(np.uint16).max:
-        raise FormatError(f"{where}: sums run from {counts.min()} to {counts.max()}, beyond uint16")
-    return counts.astype(np.uint16)
+
+    def narrow(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.uint16]:
+        if counts.min(initial=0) < 0 or counts.max(initial=0) > np.iinfo(np.uint16).max:
+            raise FormatError(f"{where}: sums run from {counts.min()} to {counts.max()}, beyond uint16")
+        return counts.astype(np.uint16)
+
+    lazy: da.Array = da.map_blocks(narrow, sums, dtype=np.uint16, meta=np.empty((0,) * sums.ndim, np.uint16))
+    return lazy

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import zarr
 import zarr.codecs
 
-from ssdenoise.grid import Region, blocks, extent
+from ssdenoise.grid import Region, blocks, blocks_of, extent
 from ssdenoise.intensity import Intensities
 from ssdenoise.provenance import canonical, digest, write_text
 
@@ -87,6 +87,10 @@ class ShardWriter:
     def regions(self) -> Iterator[tuple[tuple[int, ...], Region]]:
         """Index and region of every shard."""
         return blocks(self.layout.shape, self.layout.shard)
+
+    def shards_of(self, region: Region) -> Iterator[tuple[tuple[int, ...], Region]]:
+        """Index of each shard in a region made of whole ones, and where it lies in it."""
+        return blocks_of(region, self.layout.shape, self.layout.shard)
 
     def record(self, index: Sequence[int]) -> dict[str, Any] | None:
         """Record of a shard that is on disk and was made from the same key; None for any other."""

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssdenoise.grid import blocks, core_shape, extent, share, tile
+from ssdenoise.grid import bands, blocks, core_shape, extent, share, tile
 from tests.strategies import Tiling, tilings
 
 
@@ -37,6 +37,33 @@ def test_tile_cores_are_whole_shards(t: Tiling) -> None:
     core = core_shape(t.shape, t.shard, t.halo, t.stride, t.voxels)
     assert all(c % b == 0 for c, b in zip(core, t.shard, strict=True))
     assert all(c % s == 0 for c, s in zip(core, t.stride, strict=True))
+
+
+@given(st.data())
+def test_bands_are_whole_shards_and_cover_the_volume_once(data: st.DataObject) -> None:
+    shape, shard, chunk = (data.draw(st.tuples(*[st.integers(1, 12)] * 3)) for _ in range(3))
+    voxels = data.draw(st.integers(1, 2000))
+    ends = [[min(e, n) for e in range(c, n + c, c)] for n, c in zip(shape, chunk, strict=True)]
+    seen, whole = np.zeros(shape, int), True
+    for band in bands(shape, shard, ends, voxels):
+        seen[band] += 1
+        assert all(
+            s.start % b == 0 and (s.stop % b == 0 or s.stop == n) for s, b, n in zip(band, shard, shape, strict=True)
+        )
+        assert np.prod(extent(band)) <= max(voxels, np.prod(shard))
+        whole &= all(
+            s.start % c == 0 and (s.stop % c == 0 or s.stop == n) for s, c, n in zip(band, chunk, shape, strict=True)
+        )
+    assert (seen == 1).all()
+    # with memory enough, no chunk of the source is read twice
+    assert whole or voxels < np.prod(shape)
+
+
+def test_planes_are_cut_between_planes_first() -> None:
+    ends = [[1], [1], list(range(1, 101)), [300], [300]]
+    found = list(bands((1, 1, 100, 300, 300), (1, 1, 16, 128, 128), ends, 16 * 300 * 300))
+    assert [(b[2].start, b[2].stop) for b in found] == [(a, min(a + 16, 100)) for a in range(0, 100, 16)]
+    assert all(extent(b)[3:] == (300, 300) for b in found)
 
 
 @given(st.integers(0, 100), st.integers(1, 20))

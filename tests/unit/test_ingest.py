@@ -79,6 +79,41 @@ def test_axes_of_the_sheet_name_what_the_file_does_not(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(tmp_path, "a.npy", "YXZ").read((slice(None),) * 5)[0, 0], VOXELS)
 
 
+def test_every_page_is_read_once_and_none_for_shards_that_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bands of one shard's planes; then two shards are lost, and only the planes under them are read again."""
+    planes = np.random.default_rng(1).integers(0, 1000, (40, 70, 90), dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", planes, metadata={"axes": "ZYX"}, compression="zlib")
+    read_pages: list[int] = []
+    original = tifffile.TiffPage.asarray
+    monkeypatch.setattr(
+        tifffile.TiffPage, "asarray", lambda page, **kw: read_pages.append(page.index) or original(page)
+    )
+    monkeypatch.setattr("ssdenoise.ingest.BAND_BYTES", 4 * 70 * 90 * 2)
+    volume = read(tmp_path, "a.tif")
+    np.testing.assert_array_equal(volume.read((slice(None),) * 5)[0, 0], planes)
+    assert sorted(read_pages) == list(range(40))
+    depth = volume.layout.shard[2]
+    for index in ("0.0.0.0.0", "0.0.0.1.1"):
+        (tmp_path / "v.ome.zarr.shards" / "0" / f"{index}.json").unlink()
+    read_pages.clear()
+    assert read(tmp_path, "a.tif").digest == volume.digest
+    assert sorted(set(read_pages)) == list(range(depth))
+
+
+def test_a_page_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", VOXELS, metadata={"axes": "ZYX"}, compression="zlib")
+    with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
+        offset, count = tiff.pages[3].dataoffsets[0], tiff.pages[3].databytecounts[0]
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    data[offset : offset + count] = b"x" * count
+    (tmp_path / "a.tif").write_bytes(data)
+    with pytest.raises(FormatError, match=r"a\.tif cannot be read as tif \(.*\); is it whole\?$"):
+        read(tmp_path, "a.tif")
+    assert not (tmp_path / "v.ome.zarr" / "zarr.json").exists()
+
+
 def truncated(path: Path) -> None:
     tifffile.imwrite(path / "a.tif", VOXELS, metadata={"axes": "ZYX"})
     (path / "a.tif").write_bytes((path / "a.tif").read_bytes()[:8000])
@@ -139,7 +174,7 @@ def test_wrong_sources_are_refused_and_leave_no_product(
     with pytest.raises(error, match=match) as caught:
         read(tmp_path, source, axes)
     assert "\n" not in str(caught.value)
-    assert not (tmp_path / "v.ome.zarr").exists()
+    assert not (tmp_path / "v.ome.zarr" / "zarr.json").exists()
 
 
 def test_a_volume_of_another_shape_than_its_partner_is_refused(tmp_path: Path) -> None:

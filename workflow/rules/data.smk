@@ -38,7 +38,8 @@ rule ingest_truth:
         code=code("ingest"),
         like=option("like"),
     shell:
-        "python -m ssdenoise ingest --spec {params.spec:q} {params.like} --output {output} 2> {log}"
+        "python -m ssdenoise ingest --spec {params.spec:q} {params.like} --output {output}"
+        " --threads {threads} 2> {log}"
 
 
 use rule ingest_truth as ingest_noisy with:
