@@ -16,7 +16,7 @@ from ssdenoise.provenance import canonical
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$", max_length=80)]
 
 #: Of a denoised volume: that of the noisy one, or another.
-DenoisedDtype = Literal["same", "uint8", "uint16", "int16", "float32"]
+DenoisedDtype = Literal["same", "uint8", "uint16", "int16", "float16", "float32"]
 
 Situation = Literal["benchmark", "reference", "archive"]
 

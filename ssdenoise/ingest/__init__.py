@@ -20,12 +20,12 @@ import numpy.typing as npt
 from ssdenoise.config.specs import IngestSpec, dump
 from ssdenoise.errors import FormatError
 from ssdenoise.grid import Region, bands
-from ssdenoise.ingest.readers import Source
+from ssdenoise.ingest.source import Source
 from ssdenoise.ingest.sources import read_source, source_files
 from ssdenoise.provenance import Clock, canonical, code_hash, digest, fingerprint, record
 from ssdenoise.store import AXES, Layout, Metadata, ShardWriter, Volume, commit
 
-DTYPES = ("uint8", "uint16", "int16", "float32")
+DTYPES = ("uint8", "uint16", "int16", "float16", "float32")
 
 #: Bytes of a band: two are in memory, one being written and the next being read.
 BAND_BYTES = 2**27

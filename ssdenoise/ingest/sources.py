@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ssdenoise.errors import ConfigError, FormatError, MissingInputError
-from ssdenoise.ingest.readers import READERS, Source, reading
+from ssdenoise.ingest.readers import READERS, reader_of
+from ssdenoise.ingest.source import Source, reading
 from ssdenoise.provenance import listed
 
 #: Operations on a named axis that may follow the path in a source, `path#t=1:5&mean=t`, applied in order.
@@ -26,8 +27,9 @@ def read_source(source: str, root: Path, axes: str | None) -> Source:
     Parameters
     ----------
     source : str
-        A path, or a pattern with `*` for planes of a volume, one a file; after `#` what to take of the array, see
-        `SELECTION`, and `landscape` to turn upright planes.
+        A path, or a pattern with `*` for planes of a volume, one a file; after `#` which image of the file
+        (`scene=NAME` or `dataset=NAME`, or their number), what to take of the array, see `SELECTION`, and `landscape`
+        to turn upright planes.
     root : Path
         Folder that the path starts from.
     axes : str or None
@@ -35,8 +37,10 @@ def read_source(source: str, root: Path, axes: str | None) -> Source:
     """
     name, _, selection = source.partition("#")
     steps = list(filter(None, selection.split("&")))
-    paths = source_files(root / name)
-    found = _read(paths[0]) if "*" not in name else _stacked(paths, landscape="landscape" in steps)
+    parts = [step.partition("=")[2] for step in steps if step.startswith(("scene=", "dataset="))]
+    steps = [step for step in steps if not step.startswith(("scene=", "dataset="))]
+    part, paths = parts[0] if parts else None, source_files(root / name)
+    found = _read(paths[0], part) if "*" not in name else _stacked(paths, part, landscape="landscape" in steps)
     if axes is not None:
         if len(axes) != found.array.ndim:
             raise FormatError(f"{name} has shape {found.array.shape}, the sheet's axes {axes!r} do not fit it")
@@ -58,20 +62,19 @@ def source_files(path: Path) -> list[Path]:
     return paths
 
 
-def _read(path: Path) -> Source:
-    suffix = path.suffix.lower()
-    if suffix not in READERS:
-        raise FormatError(f"{path} ends in {suffix or 'nothing'}; can read {listed(READERS)}")
+def _read(path: Path, part: str | None) -> Source:
+    if (known := reader_of(path)) is None:
+        raise FormatError(f"{path} ends in {path.suffix.lower() or 'nothing'}; can read {listed(READERS)}")
     with reading(path):
-        return READERS[suffix](path)
+        return known[1](path, part)
 
 
-def _stacked(paths: Sequence[Path], *, landscape: bool) -> Source:
+def _stacked(paths: Sequence[Path], part: str | None, *, landscape: bool) -> Source:
     """Planes of a folder along Z; with `landscape`, those that are taller than wide are turned by 90 degrees."""
     planes: list[Source] = []
     arrays: list[da.Array] = []
     for path in paths:
-        planes.append(plane := _read(path))
+        planes.append(plane := _read(path, part))
         y, x = plane.axes.index("y"), plane.axes.index("x")
         turned = landscape and plane.array.shape[y] > plane.array.shape[x]
         arrays.append(da.flip(da.swapaxes(plane.array, y, x), y) if turned else plane.array)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import h5py
 import imageio.v3 as imageio
+import mrcfile
+import nibabel
 import numpy as np
 import pytest
 import tifffile
@@ -188,7 +192,7 @@ def test_a_volume_of_another_shape_than_its_partner_is_refused(tmp_path: Path) -
 
 def test_an_unknown_suffix_names_the_known_ones(tmp_path: Path) -> None:
     (tmp_path / "a.xyz").write_text("")
-    with pytest.raises(FormatError, match=r"\.jpg, \.npy, \.png, \.ptu, \.sdt, \.tif"):
+    with pytest.raises(FormatError, match=r"\.jpg, \.mrc, .*\.nii\.gz, \.npy, \.png, \.ptu, .*\.sdt, .*\.tif"):
         read(tmp_path, "a.xyz")
 
 
@@ -221,3 +225,90 @@ def test_upright_pictures_are_turned_and_colours_are_channels(tmp_path: Path) ->
         read(tmp_path, "*.png")
     with pytest.raises(MissingInputError, match="no files"):
         read(tmp_path, "*.jpg")
+
+
+# --- formats, each made by its own writer --------------------------------------------------------------------------
+
+
+def write_hdf5(path: Path, **attributes: object) -> None:
+    with h5py.File(path, "w") as file:
+        dataset = file.create_dataset("raw/nuclei", data=VOXELS, chunks=(2, 16, 16), compression="gzip")
+        dataset.attrs.update(attributes)
+
+
+def test_hdf5_datasets(tmp_path: Path) -> None:
+    write_hdf5(tmp_path / "a.h5", element_size_um=(0.5, 0.25, 0.25))
+    volume = read(tmp_path, "a.h5")
+    np.testing.assert_array_equal(volume.read((slice(None),) * 5)[0, 0], VOXELS)
+    assert volume.metadata.voxel_size_um == (0.5, 0.25, 0.25)
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        file["other"] = VOXELS[:2]
+        file["other"].dims[0].label, file["other"].dims[1].label, file["other"].dims[2].label = "c", "y", "x"
+        file["shape"] = [1, 2, 3]  # no image
+    assert read(tmp_path, "a.h5#dataset=/other").shape == (1, 2, 1, 33, 47)
+    np.testing.assert_array_equal(
+        read(tmp_path, "a.h5#dataset=raw/nuclei&z=2").read((slice(None),) * 5)[0, 0, 0], VOXELS[2]
+    )
+    with pytest.raises(
+        ConfigError, match=r"one dataset has to be chosen, as `#dataset=0`; the file has 'other', 'raw/nu"
+    ):
+        read(tmp_path, "a.h5")
+    with pytest.raises(ConfigError, match="there is no dataset 'labels'"):
+        read(tmp_path, "a.h5#dataset=labels")
+
+
+def test_hdf5_axes_of_ilastik(tmp_path: Path) -> None:
+    write_hdf5(tmp_path / "a.h5", axistags=json.dumps({"axes": [{"key": "t"}, {"key": "y"}, {"key": "x"}]}))
+    assert read(tmp_path, "a.h5").shape == (5, 1, 1, 33, 47)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.uint16, np.int16, np.float16])
+def test_mrc(dtype: type, tmp_path: Path) -> None:
+    with mrcfile.new(tmp_path / "a.mrc", VOXELS.astype(dtype)) as mrc:
+        mrc.set_volume()
+        mrc.voxel_size = (2500.0, 2500.0, 5000.0)  # X, Y, Z in Angstrom
+    volume = read(tmp_path, "a.mrc")
+    found = volume.read((slice(None),) * 5)[0, 0]
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, VOXELS.astype(dtype))
+    assert volume.metadata.voxel_size_um == pytest.approx((0.5, 0.25, 0.25))
+
+
+@pytest.mark.parametrize("end", ["nii", "nii.gz"])
+def test_nifti(end: str, tmp_path: Path) -> None:
+    image = nibabel.Nifti1Image(VOXELS.astype(np.int16).T, np.diag([0.25, 0.25, 0.5, 1]))
+    image.header.set_xyzt_units("micron")
+    nibabel.save(image, tmp_path / f"a.{end}")
+    volume = read(tmp_path, f"a.{end}")
+    found = volume.read((slice(None),) * 5)[0, 0]
+    assert found.dtype == np.int16
+    np.testing.assert_array_equal(found, VOXELS)
+    assert volume.metadata.voxel_size_um == pytest.approx((0.5, 0.25, 0.25))
+
+
+def test_scaled_nifti_is_read_as_it_is_meant(tmp_path: Path) -> None:
+    image = nibabel.Nifti1Image(VOXELS.astype(np.int16).T, np.eye(4))
+    image.header.set_slope_inter(0.5, 10)
+    nibabel.save(image, tmp_path / "a.nii")
+    volume = read(tmp_path, "a.nii")
+    np.testing.assert_allclose(volume.read((slice(None),) * 5)[0, 0], nibabel.load(tmp_path / "a.nii").get_fdata().T)
+    assert volume.array.dtype == np.float32
+
+
+def test_the_images_of_a_tiff(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif") as tiff:
+        for planes in (VOXELS, VOXELS[:2, ::-1]):
+            tiff.write(planes, metadata={"axes": "ZYX"}, compression="zlib")
+    np.testing.assert_array_equal(read(tmp_path, "a.ome.tif#scene=1").read((slice(None),) * 5)[0, 0], VOXELS[:2, ::-1])
+    with pytest.raises(ConfigError, match="one scene has to be chosen"):
+        read(tmp_path, "a.ome.tif")
+    with pytest.raises(ConfigError, match="there is no scene '2'"):
+        read(tmp_path, "a.ome.tif#scene=2")
+
+
+@pytest.mark.parametrize("end", ["h5", "mrc", "nii"])
+def test_files_that_are_not_what_their_names_say(end: str, tmp_path: Path) -> None:
+    for content in (b"", b"hello" * 1000):
+        (tmp_path / f"a.{end}").write_bytes(content)
+        with pytest.raises(FormatError, match=rf"a\.{end} cannot be read as {end} \(.+\); is it whole\?$"):
+            read(tmp_path, f"a.{end}")

@@ -1,0 +1,29 @@
+"""Photon counts of time-resolved detectors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ssdenoise.ingest.source import Source, in_memory, picked
+
+
+def read_ptu(path: Path, part: str | None) -> Source:
+    """PicoQuant time-tagged photons as counts: T, Y, X, C and H, the photon's arrival time."""
+    import ptufile
+
+    picked(part, [""], "scene")
+    with ptufile.PtuFile(path) as ptu:
+        axes = "".join(ptu.dims).lower()
+        step = {axis: float(np.diff(ptu.coords[axis.upper()][:2])[0]) * 1e6 for axis in "yx"}
+        return Source(in_memory(np.asarray(ptu[...])), axes, (step["y"], step["y"], step["x"]))
+
+
+def read_sdt(path: Path, part: str | None) -> Source:
+    """Becker & Hickl photon counts: Y, X and H, the photon's arrival time."""
+    import sdtfile
+
+    with sdtfile.SdtFile(path) as sdt:
+        data = sdt.data[picked(part, [str(i) for i in range(len(sdt.data))], "scene")]
+        return Source(in_memory(data), "yxh" if data.ndim == 3 else "yx")

@@ -1,0 +1,88 @@
+"""A lazy array with named axes, and what its file says of it: what every reader returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dask.array as da
+import numpy.typing as npt
+
+from ssdenoise.errors import ConfigError, FormatError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+#: Names that an error lists.
+MOST_NAMED = 20
+
+
+@dataclass
+class Source:
+    """A lazy array with named axes, and what its file says of them.
+
+    Attributes
+    ----------
+    array : dask.array.Array
+        Its chunks are what the file gives at once; each is read when it is asked for.
+    axes : str
+        Lower case.
+    voxel_size_um : tuple of float, optional
+        Z, Y, X.
+    channels : tuple of str
+        Names; empty if the file has none.
+    close : callable
+        Closes the file, after which nothing can be read any more.
+    """
+
+    array: da.Array
+    axes: str
+    voxel_size_um: tuple[float, float, float] | None = None
+    channels: tuple[str, ...] = ()
+    close: Callable[[], None] = field(default=lambda: None)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Faults of a file as one clear sentence: readers raise whatever their parsing stumbled over."""
+    try:
+        yield
+    except (ConfigError, FormatError):
+        raise
+    except Exception as error:
+        why = str(error).partition("\n")[0].rstrip(".")
+        raise FormatError(f"{path} cannot be read as {path.suffix[1:].lower()} ({why}); is it whole?") from error
+
+
+def in_memory(array: npt.NDArray[Any]) -> da.Array:
+    """An array that is there: any part of it can be had, planes are taken for what is best read at once."""
+    chunks = [1] * max(0, array.ndim - 2) + [-1] * min(2, array.ndim)
+    lazy: da.Array = da.from_array(array, chunks=tuple(chunks), name=False)
+    return lazy
+
+
+def last_axes(ndim: int) -> str:
+    """Axes of an array whose file does not name them: the last of TCZYX."""
+    return "tczyx"[-ndim:]
+
+
+def picked(part: str | None, names: Sequence[str], what: str) -> int:
+    """Position of the image that a source names, of those that its file holds: by its name, or counted from 0.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such image, or several and none is named.
+    """
+    if part is None and len(names) == 1:
+        return 0
+    if part is not None and part in names:
+        return list(names).index(part)
+    if part is not None and part.isdigit() and int(part) < len(names):
+        return int(part)
+    wanted = f"there is no {what} {part!r}" if part is not None else f"one {what} has to be chosen, as `#{what}=0`"
+    raise ConfigError(f"{wanted}; the file has {', '.join(map(repr, names[:MOST_NAMED])) or 'none'}")

@@ -1,0 +1,71 @@
+"""TIFF: OME-TIFF, ImageJ, BigTIFF and plain ones, page by page."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import numpy.typing as npt
+import tifffile
+
+from ssdenoise.ingest.source import Source, in_memory, picked, reading
+
+
+def read_tiff(path: Path, part: str | None) -> Source:
+    """A series, by its number or name."""
+    tiff = tifffile.TiffFile(path)
+    try:
+        number = picked(part, [one.name for one in tiff.series], "scene")
+        series = tiff.series[number]
+        expected = sum(sum(page.databytecounts) for page in series.pages if page is not None)
+        if expected > path.stat().st_size:
+            raise ValueError(f"its pages add up to {expected} bytes, the file has {path.stat().st_size}")
+        axes, size = series.axes.lower(), _tiff_voxel_size(tiff)
+        if series.dataoffset is not None:  # uncompressed and in one piece
+            with_map = in_memory(tifffile.memmap(path, series=number, mode="r"))
+            tiff.close()
+            return Source(with_map, axes, size)
+        return Source(_pages(tiff, series, path), axes, size, close=tiff.close)
+    except BaseException:
+        tiff.close()
+        raise
+
+
+def _pages(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries, path: Path) -> da.Array:
+    """The pages of a series, each read when it is asked for."""
+    page: tuple[int, ...] = series.keyframe.shape
+    lead = series.shape[: series.ndim - len(page)]
+    if series.shape[len(lead) :] != page or len(series.pages) != np.prod(lead, dtype=int):
+        return in_memory(series.asarray())
+    tiff.filehandle.set_lock(True)  # pages are read in several threads
+
+    def read(block_id: tuple[int, ...]) -> npt.NDArray[Any]:
+        with reading(path):
+            one = series.pages[int(np.ravel_multi_index(block_id[: len(lead)], lead)) if lead else 0]
+            values = np.zeros(page, series.dtype) if one is None else one.asarray()
+            return np.asarray(values).reshape((1,) * len(lead) + page)
+
+    chunks = (*((1,) * n for n in lead), *((n,) for n in page))
+    meta = np.empty((0,) * series.ndim, series.dtype)
+    lazy: da.Array = da.map_blocks(read, chunks=chunks, dtype=series.dtype, meta=meta)
+    return lazy
+
+
+def _tiff_voxel_size(tiff: tifffile.TiffFile) -> tuple[float, float, float] | None:
+    """Voxel size from ImageJ or OME metadata in micrometres; None where a file does not say."""
+    if tiff.is_ome and tiff.ome_metadata:
+        pixels = re.search(r"<(?:\w+:)?Pixels [^>]*>", tiff.ome_metadata)
+        found = {axis: re.search(rf'PhysicalSize{axis}="([^"]+)"', pixels[0]) for axis in "ZYX"} if pixels else {}
+        units = re.findall(r'PhysicalSize[ZYX]Unit="([^"]+)"', pixels[0]) if pixels else []
+        if found.get("X") and found.get("Y") and all(unit in ("µm", "um") for unit in units):
+            y, x = float(found["Y"][1]), float(found["X"][1])  # type: ignore[index]
+            return (float(found["Z"][1]) if found["Z"] else y, y, x)
+    imagej = tiff.imagej_metadata or {}
+    if imagej.get("unit") in ("micron", "um", "µm", "\\u00B5m"):
+        tags = tiff.pages.first.tags
+        x, y = (tags[name].value[1] / tags[name].value[0] for name in ("XResolution", "YResolution"))
+        return (float(imagej.get("spacing", y)), float(y), float(x))
+    return None
