@@ -194,6 +194,29 @@ def export(
 
 
 @app.command()
+def inspect(
+    source: Annotated[str, typer.Argument(help="A file; after `#` what to take of it, as in the sheet.")],
+    axes: Annotated[str | None, typer.Option(help="Axes of its array, where the file does not say.")] = None,
+) -> None:
+    """Tell what a file holds and what its noise is like."""
+    from ssdenoise.inspect import inspect
+
+    logging.disable()  # what calibration logs is in the text
+    sys.stdout.write(inspect(source, axes))
+
+
+@app.command()
+def verify(
+    stores: Annotated[list[Path], typer.Argument(help="Finished stores, or their zarr.json.")], threads: Threads = 1
+) -> None:
+    """Recompute the digests of stores from their voxels."""
+    from ssdenoise.verify import verify
+
+    for store in stores:
+        sys.stdout.write(f"{verify(_folder(store), threads)}  {_folder(store)}\n")
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of the configuration."""
     from ssdenoise.config.models import schema

@@ -69,7 +69,7 @@ def ingest(
     inputs = {str(path): fingerprint(path) for path in source_files(root / spec.source.partition("#")[0])}
     key = digest(dump(spec), canonical(inputs), code)
     with closing(read_source(spec.source, root, spec.axes)) as source:
-        voxels = _tczyx(source, spec.source)
+        voxels = tczyx(source, spec.source)
         _check(voxels, spec.source, like)
         layout = Layout.fit(voxels.shape, voxels.dtype.name, spec.storage.chunk, spec.storage.shard)
         _copy(voxels, ShardWriter(output, layout, key), spec.source, threads)
@@ -79,7 +79,7 @@ def ingest(
     return commit(output, layout, key, metadata, {"provenance": provenance})
 
 
-def _tczyx(source: Source, where: str) -> da.Array:
+def tczyx(source: Source, where: str) -> da.Array:
     """The array with all five axes in order; absent ones have length 1."""
     axes = source.axes.replace("s", "c") if "c" not in source.axes else source.axes
     unknown = [axis for axis in axes if axis not in AXES]

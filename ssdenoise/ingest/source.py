@@ -59,9 +59,8 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def in_memory(array: npt.NDArray[Any]) -> da.Array:
-    """An array that is there: any part of it can be had, planes are taken for what is best read at once."""
-    chunks = [1] * max(0, array.ndim - 2) + [-1] * min(2, array.ndim)
-    lazy: da.Array = da.from_array(array, chunks=tuple(chunks), name=False)
+    """An array that is in memory or mapped: of a chunk only what is asked for is read, unless it is summed."""
+    lazy: da.Array = da.from_array(array, chunks=(1, *[-1] * (array.ndim - 1)), name=False)
     return lazy
 
 

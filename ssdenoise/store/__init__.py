@@ -6,7 +6,28 @@ A store under construction has its arrays but no root `zarr.json`; no reader ope
 """
 
 from ssdenoise.store.commit import Metadata, commit
-from ssdenoise.store.shards import AXES, Layout, ShardWriter, records_of, to_dtype
+from ssdenoise.store.shards import (
+    AXES,
+    Layout,
+    ShardWriter,
+    combined,
+    record_path,
+    records_of,
+    to_dtype,
+    voxels_digest,
+)
 from ssdenoise.store.volume import Volume
 
-__all__ = ["AXES", "Layout", "Metadata", "ShardWriter", "Volume", "commit", "records_of", "to_dtype"]
+__all__ = [
+    "AXES",
+    "Layout",
+    "Metadata",
+    "ShardWriter",
+    "Volume",
+    "combined",
+    "commit",
+    "record_path",
+    "records_of",
+    "to_dtype",
+    "voxels_digest",
+]

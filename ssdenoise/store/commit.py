@@ -14,8 +14,8 @@ from yaozarrs import v05, validate_ome_object
 
 from ssdenoise.errors import MissingInputError
 from ssdenoise.intensity import Intensities
-from ssdenoise.provenance import digest, write_json
-from ssdenoise.store.shards import Layout, ShardWriter, to_dtype
+from ssdenoise.provenance import write_json
+from ssdenoise.store.shards import Layout, ShardWriter, combined, to_dtype
 
 #: A pyramid is built down to this many voxels a side.
 SMALLEST_LEVEL = 256
@@ -64,7 +64,8 @@ def commit(
     """
     store = Path(store)
     shapes, scales = _pyramid(layout.shape, metadata.voxel_size_um)
-    parts, facts = [], dict.fromkeys(sum_of, 0.0)
+    parts: list[tuple[int, tuple[int, ...], str]] = []
+    facts = dict.fromkeys(sum_of, 0.0)
     totals = [Intensities() for _ in metadata.channels]
     for level, shape in enumerate(shapes):
         writer = ShardWriter(store, layout.resized(shape), key, level)
@@ -74,7 +75,7 @@ def commit(
             record = writer.record(index)
             if record is None:
                 raise MissingInputError(f"shard {index} of {store} is not written; run its slab again, then commit")
-            parts.append(f"{level}/{index}:{record['digest']}")
+            parts.append((level, index, record["digest"]))
             if level == 0:
                 totals[index[1]] += Intensities.from_json(record)  # a shard has a single channel
                 facts = {name: value + record["facts"].get(name, 0.0) for name, value in facts.items()}
@@ -84,7 +85,7 @@ def commit(
     attributes = {
         "ome": _ome(metadata, scales, totals),
         "ssdenoise": {
-            "digest": digest(*parts),
+            "digest": combined(parts),
             "intensities": [total.to_json() for total in totals],
             "metadata": {"voxel_size_um": metadata.voxel_size_um, "channels": metadata.channels},
             **facts,

@@ -7,7 +7,7 @@ import os
 import shutil
 import threading
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -157,7 +157,7 @@ class ShardWriter:
             path.unlink()
 
     def _record(self, index: Sequence[int]) -> Path:
-        return self.records / (".".join(map(str, index)) + ".json")
+        return record_path(self.store, self.level, index)
 
     def _file(self, index: Sequence[int]) -> Path:
         return self.array.joinpath("c", *map(str, index))
@@ -188,6 +188,16 @@ def records_of(store: str | Path) -> Path:
     """Folder of a store's shard records."""
     store = Path(store)
     return store.with_name(f"{store.name}.shards")
+
+
+def record_path(store: str | Path, level: int, index: Sequence[int]) -> Path:
+    """Record of one shard."""
+    return records_of(store) / str(level) / (".".join(map(str, index)) + ".json")
+
+
+def combined(parts: Iterable[tuple[int, tuple[int, ...], str]]) -> str:
+    """Digest of a store from the levels, indices and digests of all its shards, in order."""
+    return digest(*(f"{level}/{index}:{found}" for level, index, found in parts))
 
 
 def voxels_digest(voxels: npt.NDArray[Any]) -> str:

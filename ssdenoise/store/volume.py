@@ -47,10 +47,20 @@ class Volume:
             raise FormatError(
                 f"{self.path}/zarr.json was not written by ssdenoise ({error!r}); ingest it first"
             ) from None
-        self.array = zarr.open_array(str(self.path / "0"), mode="r")
+        self.array = self.level(0)
         ome = attributes["ome"]["multiscales"][0]
+        self._levels = len(ome["datasets"])
         size = self.record["metadata"]["voxel_size_um"]
         self.metadata = Metadata(ome["name"], tuple(size) if size else None, tuple(self.record["metadata"]["channels"]))
+
+    @property
+    def levels(self) -> int:
+        """Number of levels of the pyramid, full resolution among them."""
+        return self._levels
+
+    def level(self, number: int) -> zarr.Array[Any]:
+        """One level of the pyramid, TCZYX; 0 is full resolution."""
+        return zarr.open_array(str(self.path / str(number)), mode="r")
 
     @property
     def shape(self) -> tuple[int, ...]:

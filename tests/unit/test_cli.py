@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from ssdenoise.__main__ import app
+from ssdenoise.config.models import read_sheet
 from ssdenoise.device import Device
 from ssdenoise.errors import ConfigError
+from tests.conftest import make_store, scene
 
 VERBS = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
 
@@ -49,6 +54,29 @@ def test_a_mistake_is_one_line_and_exit_code_2(arguments: list[str], message: st
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_file_is_inspected_and_its_line_can_be_pasted(tmp_path: Path) -> None:
+    counts = np.random.default_rng(0).poisson(scene((40, 64, 80)) / 20).astype(np.uint16)
+    np.save(tmp_path / "my scan.npy", counts)
+    done = ssdenoise("inspect", str(tmp_path / "my scan.npy"))
+    assert done.returncode == 0, done.stderr
+    assert "shape       1x1x40x64x80 (TCZYX), 0.4096 MB" in done.stdout
+    assert "{name: hqssl, likelihood: poisson_gaussian}" in done.stdout
+    assert float(re.search("gain ([0-9.]+),", done.stdout)[1]) == pytest.approx(1, rel=0.1)  # type: ignore[index]
+    (tmp_path / "sheet.tsv").write_text(done.stdout.partition("\n\n")[2])
+    row = read_sheet(tmp_path / "sheet.tsv")[0]
+    assert (row.dataset, row.noisy, row.ndim) == ("my-scan", str(tmp_path / "my scan.npy"), 3)
+
+
+def test_stores_are_verified(tmp_path: Path) -> None:
+    volume = make_store(tmp_path, "v", scene((1, 1, 5, 40, 40)).astype(np.float32))
+    done = ssdenoise("verify", str(volume.path / "zarr.json"), "--threads", "2")
+    assert done.stdout == f"{volume.digest}  {volume.path}\n"
+    shutil.rmtree(volume.path / "0" / "c")
+    done = ssdenoise("verify", str(volume.path))
+    assert done.returncode == 2
+    assert "does not hold the voxels that were committed: level 0 shard 0/0/0/0/0; " in done.stderr
 
 
 def test_schema_is_json() -> None:

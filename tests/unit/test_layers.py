@@ -9,14 +9,15 @@ from tests.conftest import ROOT
 
 PACKAGE = ROOT / "ssdenoise"
 
-L0, L1, L2, L3, L4 = range(5)
+L0, L1, L2, L3, L4, L5 = range(6)
 LAYERS = {
     **dict.fromkeys(("errors", "grid", "intensity", "noise", "metrics"), L0),
     **dict.fromkeys(("provenance", "store", "plotting", "networks", "covariance", "jinvariance"), L1),
     **dict.fromkeys(("methods", "model", "device"), L2),
     "config": L3,
     **dict.fromkeys(("fetch", "ingest", "synthesize", "calibrate", "train", "denoise", "commit"), L4),
-    **dict.fromkeys(("score", "compare", "report", "export"), L4),
+    **dict.fromkeys(("score", "compare", "report", "export", "verify"), L4),
+    "inspect": L5,
 }
 STORAGE = {"zarr", "dask", "xarray", "yaozarrs"}
 #: What modules must not import, from outside or from the package.
@@ -28,7 +29,7 @@ FORBIDDEN = {
         for key in ("networks", "covariance", "jinvariance")
     },
     **{key: {"snakemake", "ssdenoise.store", *STORAGE} for key in ("methods", "model", "device", "config")},
-    **{key: {"snakemake"} for key in [m for m, layer in LAYERS.items() if layer == L4]},
+    **{key: {"snakemake"} for key in [m for m, layer in LAYERS.items() if layer >= L4]},
 }
 
 

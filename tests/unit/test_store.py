@@ -11,6 +11,7 @@ from yaozarrs import validate_zarr_store
 
 from ssdenoise.errors import FormatError, MissingInputError
 from ssdenoise.store import Layout, Metadata, ShardWriter, Volume, commit, records_of, shards, to_dtype
+from ssdenoise.verify import verify
 from tests.conftest import make_store, scene
 
 META = Metadata("v", (0.5, 0.1, 0.1), ("one",))
@@ -52,6 +53,27 @@ def test_a_store_without_commit_record_is_not_opened(tmp_path: Path) -> None:
     write(tmp_path / "v.ome.zarr", np.ones((1, 1, 4, 8, 8), np.uint8))
     with pytest.raises(MissingInputError, match="no finished store"):
         Volume(tmp_path / "v.ome.zarr")
+
+
+@pytest.mark.parametrize("records", [True, False])
+def test_changed_lost_and_broken_shards_are_found(records: bool, tmp_path: Path) -> None:
+    store = tmp_path / "v.ome.zarr"
+    commit(store, write(store, scene((1, 1, 3, 301, 280)).astype(np.uint16)), "k", META, {})
+    assert verify(store, threads=2) == Volume(store).digest
+    if not records:
+        shutil.rmtree(records_of(store))
+    first, second = store / "0/c/0/0/0/0/0", store / "1/c/0/0/0/1/1"
+    kept = first.read_bytes()
+    for spoil, named in (
+        (lambda: first.unlink(), "level 0 shard 0/0/0/0/0"),
+        (lambda: first.write_bytes((store / "0/c/0/0/0/0/1").read_bytes()), "level 0 shard 0/0/0/0/0"),
+        (lambda: first.write_bytes(kept[: len(kept) // 2]), r"level 0 shard 0/0/0/0/0 cannot be read \(.+\)"),
+        (lambda: first.write_bytes(kept) and second.unlink(), "level 1 shard 0/0/0/1/1"),
+    ):
+        spoil()
+        where = f": {named}; run" if records or "cannot" in named else ""
+        with pytest.raises(FormatError, match=f"does not hold the voxels that were committed{where}"):
+            verify(store)
 
 
 def test_a_foreign_zarr_is_refused(tmp_path: Path) -> None:

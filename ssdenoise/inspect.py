@@ -1,0 +1,91 @@
+"""Inspect: what a file holds, what its noise is like, and the line for the sheet."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+
+from ssdenoise.calibrate import calibrate
+from ssdenoise.config.specs import CalibrateSpec, IngestSpec, Storage
+from ssdenoise.ingest import ingest, tczyx
+from ssdenoise.ingest.sources import read_source
+from ssdenoise.provenance import inline
+from ssdenoise.store import Volume
+
+#: Time points, planes, and pixels a side that are looked at for intensities and noise.
+TIMES, PLANES, SIDE = 4, 16, 1024
+
+
+def inspect(source: str, axes: str | None = None) -> str:
+    """Describe a source.
+
+    Parameters
+    ----------
+    source : str
+        As in the sheet: a path, and after `#` what to take of it.
+    axes : str, optional
+        Axes of its array where the file does not say, or says something else.
+
+    Returns
+    -------
+    str
+        Shape, dtype, voxel size, channels, intensities, noise and the method that suits it, and two lines to paste into
+        a sheet. Intensities and noise are those of the middle of the volume.
+
+    Raises
+    ------
+    SsdenoiseError
+        As `ssdenoise.ingest.ingest`.
+    """
+    with closing(read_source(source, Path(), axes)) as found:
+        voxels, size = tczyx(found, source), found.voxel_size_um
+        shape, dtype, names = voxels.shape, voxels.dtype, found.channels
+    with tempfile.TemporaryDirectory() as folder:
+        middle = "&".join(
+            f"{axis}={start}:{start + n}"
+            for axis, whole, wanted in zip("tzyx", (shape[0], *shape[2:]), (TIMES, PLANES, SIDE, SIDE), strict=True)
+            if whole > wanted
+            for start, n in [((whole - wanted) // 2, wanted)]
+        )
+        part = source + ("&" if "#" in source else "#") + middle if middle else source
+        spec = IngestSpec(name="inspect", source=part, axes=axes, voxel_size_um=size, storage=Storage())
+        store = Path(folder) / "part.ome.zarr"
+        ingest(spec, store)
+        calibration = calibrate(CalibrateSpec(), store, Path(folder) / "calibration.json")
+        volume = Volume(store)
+        seen = "x".join(map(str, volume.shape))
+        ranges = [
+            f"{one.minimum:g} to {one.maximum:g}, 99.8 % of it {_short(one.quantile(0.001))} to "
+            f"{_short(one.quantile(0.999))}"
+            for one in volume.intensities()
+        ]
+    lines = [
+        source,
+        f"  shape       {'x'.join(map(str, shape))} (TCZYX), {np.prod(shape) * dtype.itemsize / 1e6:.4g} MB",
+        f"  dtype       {dtype}",
+        f"  voxel size  {', '.join(f'{n:g}' for n in size) + ' micrometres (Z, Y, X)' if size else 'not in the file'}",
+    ]
+    for c, channel in enumerate(calibration["channels"]):
+        model = channel["models"]["poisson_gaussian"]
+        lines += [
+            f"  channel {c}   {names[c] if names else 'no name'}; of its middle, {seen}:",
+            f"    intensity {ranges[c]}",
+            f"    noise     gain {model['gain']:.3g}, offset {model['offset']:.4g}, read {model['read_noise']:.3g}",
+        ]
+    advice = calibration["recommendation"]
+    lines += [f"  method      {inline(advice['entry'])}: {advice['why']}"]
+    lines += [f"  warning     {text}" for text in calibration["warnings"]]
+    patterned = any(offset[0] for channel in calibration["channels"] for offset in channel["correlation"]["offsets"])
+    ndim = 3 if shape[2] >= PLANES and not patterned else 2
+    name = "".join(
+        c if c.isalnum() or c in "_-" else "-" for c in Path(source.partition("#")[0]).name.partition(".")[0]
+    )
+    lines += ["", "dataset\tnoisy\taxes\tndim", f"{name}\t{source}\t{axes or ''}\t{ndim}"]
+    return "\n".join(lines) + "\n"
+
+
+def _short(quantile: float) -> str:
+    return f"{quantile:.4g}" if abs(quantile) > 1e-30 else "0"  # the middle of the histogram's bin of zeros
