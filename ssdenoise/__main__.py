@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from ssdenoise.errors import SsdenoiseError, TrainingDiverged
+from ssdenoise.errors import SsdenoiseError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -234,7 +234,7 @@ def main() -> None:
         app()
     except SsdenoiseError as error:
         print(f"ssdenoise: {error}", file=sys.stderr)
-        sys.exit(1 if isinstance(error, TrainingDiverged) else 2)
+        sys.exit(1 if isinstance(error, RuntimeError) else 2)
 
 
 if __name__ == "__main__":

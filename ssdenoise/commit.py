@@ -48,15 +48,17 @@ def commit(noisy: Path, slabs: Sequence[Path], product: str, output: Path) -> di
         )
     volume, layout = Volume(noisy), Layout.from_json(records[0]["layouts"][product])
     jobs = [record["provenance"] for record in records]
-    return store.commit(
-        output / f"{product}.ome.zarr",
-        layout,
-        records[0]["key"],
-        volume.metadata,
-        {
-            "provenance": jobs[0],
-            "peak_memory_mb": max(job["peak_memory_mb"] for job in jobs),
-            "voxels": int(np.prod(volume.shape)),
-        },
-        sum_of=("seconds", "clipped_voxels"),
-    )
+    finished = output / f"{product}.ome.zarr"
+    with store.claim(store.lock_of(finished)):
+        return store.commit(
+            finished,
+            layout,
+            records[0]["key"],
+            volume.metadata,
+            {
+                "provenance": jobs[0],
+                "peak_memory_mb": max(job["peak_memory_mb"] for job in jobs),
+                "voxels": int(np.prod(volume.shape)),
+            },
+            sum_of=("seconds", "clipped_voxels"),
+        )

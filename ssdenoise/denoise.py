@@ -21,7 +21,7 @@ from ssdenoise.grid import Tile, blocks, core_shape, share, tile
 from ssdenoise.methods import Estimate, Network
 from ssdenoise.model import Model, load_model
 from ssdenoise.provenance import Clock, code_hash, digest, record, write_json
-from ssdenoise.store import Layout, ShardWriter, Volume, to_dtype
+from ssdenoise.store import Layout, ShardWriter, Volume, claim, to_dtype
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,8 @@ def denoise(
     Notes
     -----
     Tiles are Dask tasks on threads: while the network works on one tile, the next is read and the last is written.
-    Shards found finished from the same model, input, options and code are kept.
+    Shards found finished from the same model, input, options and code are kept. Of two jobs that do the
+    same slab, the second ends with `InUseError`.
     """
     clock = Clock()
     volume, loaded = Volume(noisy), load_model(model)
@@ -88,39 +89,40 @@ def denoise(
         product: ShardWriter(output / f"{product}.ome.zarr", layout, key)
         for product, layout in _layouts(spec, volume, loaded).items()
     }
-    tiles = _tiles(volume, loaded)
-    mine = [tiles[i] for i in share(len(tiles), slab, slabs)]
-    done = [[w.is_done(index) for w in writers.values() for index, _ in w.shards_of(t.core)] for t in mine]
-    todo = [t for t, shards in zip(mine, done, strict=True) if not all(shards)]
-    kept = sum(map(sum, done))
-    log.info("slab %d of %d: %d tiles, %d shards kept from an earlier run", slab, slabs, len(mine), kept)
-    device.place_for_inference(loaded.net, loaded.ndim)
-    network = threading.Lock()  # one tile at a time: torch already uses all threads granted
+    with claim(output / "slabs" / f"{slab}-of-{slabs}.lock"):
+        tiles = _tiles(volume, loaded)
+        mine = [tiles[i] for i in share(len(tiles), slab, slabs)]
+        done = [[w.is_done(index) for w in writers.values() for index, _ in w.shards_of(t.core)] for t in mine]
+        todo = [t for t, shards in zip(mine, done, strict=True) if not all(shards)]
+        kept = sum(map(sum, done))
+        log.info("slab %d of %d: %d tiles, %d shards kept from an earlier run", slab, slabs, len(mine), kept)
+        device.place_for_inference(loaded.net, loaded.ndim)
+        network = threading.Lock()  # one tile at a time: torch already uses all threads granted
 
-    def work(one: Tile) -> None:
-        mean, std, seconds = _denoise_tile(one, volumes, loaded, device, network)
-        _write(writers[DENOISED], one, mean, seconds)
-        if UNCERTAINTY in writers:
-            assert std is not None, "probabilistic methods return a standard deviation"
-            _write(writers[UNCERTAINTY], one, std, seconds)
+        def work(one: Tile) -> None:
+            mean, std, seconds = _denoise_tile(one, volumes, loaded, device, network)
+            _write(writers[DENOISED], one, mean, seconds)
+            if UNCERTAINTY in writers:
+                assert std is not None, "probabilistic methods return a standard deviation"
+                _write(writers[UNCERTAINTY], one, std, seconds)
 
-    dask.compute(*(dask.delayed(work)(one) for one in todo), scheduler="threads", num_workers=WORKERS)
-    result = {
-        "slab": slab,
-        "slabs": slabs,
-        "shards_kept": kept,
-        "key": key,
-        "layouts": {product: vars(writer.layout) for product, writer in writers.items()},
-        "provenance": record(
-            "denoise",
-            spec=spec.model_dump(mode="json"),
-            inputs={"noisy": volume.digest, "model": loaded.digest} | ({"pair": volumes[1].digest} if pair else {}),
-            code=code,
-            clock=clock,
-            device=device.name,
-        ),
-    }
-    write_json(output / "slabs" / f"{slab}-of-{slabs}.json", result)
+        dask.compute(*(dask.delayed(work)(one) for one in todo), scheduler="threads", num_workers=WORKERS)
+        result = {
+            "slab": slab,
+            "slabs": slabs,
+            "shards_kept": kept,
+            "key": key,
+            "layouts": {product: vars(writer.layout) for product, writer in writers.items()},
+            "provenance": record(
+                "denoise",
+                spec=spec.model_dump(mode="json"),
+                inputs={"noisy": volume.digest, "model": loaded.digest} | ({"pair": volumes[1].digest} if pair else {}),
+                code=code,
+                clock=clock,
+                device=device.name,
+            ),
+        }
+        write_json(output / "slabs" / f"{slab}-of-{slabs}.json", result)
     return result
 
 

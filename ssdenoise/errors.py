@@ -4,10 +4,11 @@ SsdenoiseError
 ├── ConfigError(ValueError)              the configuration, the sheet or an option is wrong
 ├── FormatError(ValueError)              a file is not what its name, axes or metadata promise
 ├── MissingInputError(FileNotFoundError) a file, a store or a download is not there
+├── InUseError(RuntimeError)             another job writes the same product
 └── TrainingDiverged(RuntimeError)       the loss stopped being a number
 
 Each message says what was found, what was needed and what to do, with names and paths. The command line prints it as
-one line; the first three end with exit code 2 (the input is wrong), the last with 1.
+one line; the first three end with exit code 2 (the input is wrong), the others with 1.
 """
 
 
@@ -25,6 +26,10 @@ class FormatError(SsdenoiseError, ValueError):
 
 class MissingInputError(SsdenoiseError, FileNotFoundError):
     """A file, a store or a download is not there."""
+
+
+class InUseError(SsdenoiseError, RuntimeError):
+    """Another job writes the same product."""
 
 
 class TrainingDiverged(SsdenoiseError, RuntimeError):

@@ -9,7 +9,7 @@ from typing import Any
 from ssdenoise import noise
 from ssdenoise.config.specs import SynthesizeSpec, dump
 from ssdenoise.provenance import Clock, code_hash, digest, record
-from ssdenoise.store import Layout, ShardWriter, Volume, commit
+from ssdenoise.store import Layout, ShardWriter, Volume, claim, commit, lock_of
 
 
 def synthesize(spec: SynthesizeSpec, clean: Path, output: Path) -> dict[str, Any]:
@@ -33,17 +33,18 @@ def synthesize(spec: SynthesizeSpec, clean: Path, output: Path) -> dict[str, Any
     volume = Volume(clean)
     layout = Layout.fit(volume.shape, "float32", spec.storage.chunk, spec.storage.shard)
     key = digest(dump(spec), volume.digest, code)
-    writer = ShardWriter(output, layout, key)
-    for index, region in writer.regions():
-        if not writer.is_done(index):
-            writer.write(index, noise.synthesize(volume.read, volume.shape, region, spec.noise, spec.key))
-    provenance = record(
-        "synthesize",
-        spec=spec.model_dump(mode="json"),
-        inputs={"clean": volume.digest},
-        code=code,
-        clock=clock,
-    )
-    model = spec.noise.model()
-    facts = {"provenance": provenance} | ({"noise": asdict(model)} if model else {})
-    return commit(output, layout, key, volume.metadata, facts)
+    with claim(lock_of(output)):
+        writer = ShardWriter(output, layout, key)
+        for index, region in writer.regions():
+            if not writer.is_done(index):
+                writer.write(index, noise.synthesize(volume.read, volume.shape, region, spec.noise, spec.key))
+        provenance = record(
+            "synthesize",
+            spec=spec.model_dump(mode="json"),
+            inputs={"clean": volume.digest},
+            code=code,
+            clock=clock,
+        )
+        model = spec.noise.model()
+        facts = {"provenance": provenance} | ({"noise": asdict(model)} if model else {})
+        return commit(output, layout, key, volume.metadata, facts)

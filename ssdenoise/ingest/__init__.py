@@ -23,7 +23,7 @@ from ssdenoise.grid import Region, bands
 from ssdenoise.ingest.source import Source
 from ssdenoise.ingest.sources import read_source, source_files
 from ssdenoise.provenance import Clock, canonical, code_hash, digest, fingerprint, record
-from ssdenoise.store import AXES, Layout, Metadata, ShardWriter, Volume, commit
+from ssdenoise.store import AXES, Layout, Metadata, ShardWriter, Volume, claim, commit, lock_of
 
 DTYPES = ("uint8", "uint16", "int16", "float16", "float32")
 
@@ -59,6 +59,8 @@ def ingest(
         If the source is not there, cannot be read, is empty, has an unknown axis or dtype, or holds NaN or infinity.
     ConfigError
         If the selection cannot be applied.
+    InUseError
+        If another job writes the store.
 
     Notes
     -----
@@ -68,15 +70,15 @@ def ingest(
     clock, code = Clock(), code_hash("ingest")
     inputs = {str(path): fingerprint(path) for path in source_files(root / spec.source.partition("#")[0])}
     key = digest(dump(spec), canonical(inputs), code)
-    with closing(read_source(spec.source, root, spec.axes)) as source:
+    with claim(lock_of(output)), closing(read_source(spec.source, root, spec.axes)) as source:
         voxels = tczyx(source, spec.source)
         _check(voxels, spec.source, like)
         layout = Layout.fit(voxels.shape, voxels.dtype.name, spec.storage.chunk, spec.storage.shard)
         _copy(voxels, ShardWriter(output, layout, key), spec.source, threads)
-    channels = source.channels or tuple(f"channel {i}" for i in range(voxels.shape[1]))
-    metadata = Metadata(spec.name, spec.voxel_size_um or source.voxel_size_um, channels)
-    provenance = record("ingest", spec=spec.model_dump(mode="json"), inputs=inputs, code=code, clock=clock)
-    return commit(output, layout, key, metadata, {"provenance": provenance})
+        channels = source.channels or tuple(f"channel {i}" for i in range(voxels.shape[1]))
+        metadata = Metadata(spec.name, spec.voxel_size_um or source.voxel_size_um, channels)
+        provenance = record("ingest", spec=spec.model_dump(mode="json"), inputs=inputs, code=code, clock=clock)
+        return commit(output, layout, key, metadata, {"provenance": provenance})
 
 
 def tczyx(source: Source, where: str) -> da.Array:

@@ -5,6 +5,7 @@ A store under construction has its arrays but no root `zarr.json`; no reader ope
 `Volume` reads a finished store.
 """
 
+from ssdenoise.store.claims import claim, lock_of
 from ssdenoise.store.commit import Metadata, commit
 from ssdenoise.store.shards import (
     AXES,
@@ -24,8 +25,10 @@ __all__ = [
     "Metadata",
     "ShardWriter",
     "Volume",
+    "claim",
     "combined",
     "commit",
+    "lock_of",
     "record_path",
     "records_of",
     "to_dtype",

@@ -17,7 +17,7 @@ from ssdenoise.methods import TrainedMethod
 from ssdenoise.model import save_tensors
 from ssdenoise.noise import stream
 from ssdenoise.provenance import Clock, code_hash, digest, file_digest, read_json, record, write_json, write_text
-from ssdenoise.store import Volume
+from ssdenoise.store import Volume, claim
 from ssdenoise.train.inputs import check, noise_of, photon_scales, warn, warn_of_small_patches
 from ssdenoise.train.loop import optimise
 from ssdenoise.train.sampling import Sampler, central_crops
@@ -55,6 +55,13 @@ def train(
     ConfigError, FormatError
         If the volumes do not offer what the method needs.
     """
+    with claim(output / "train.lock"):
+        return _train(spec, noisy, target, calibration, output, device)
+
+
+def _train(
+    spec: TrainSpec, noisy: Path, target: Path | None, calibration: Path, output: Path, device: Device
+) -> dict[str, Any]:
     clock, code = Clock(), code_hash("train", spec.method.name)
     volumes = [Volume(noisy)] + ([Volume(target)] if target else [])
     check(spec, volumes)

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,8 @@ import pytest
 import zarr
 from yaozarrs import validate_zarr_store
 
-from ssdenoise.errors import FormatError, MissingInputError
-from ssdenoise.store import Layout, Metadata, ShardWriter, Volume, commit, records_of, shards, to_dtype
+from ssdenoise.errors import FormatError, InUseError, MissingInputError
+from ssdenoise.store import Layout, Metadata, ShardWriter, Volume, claim, commit, records_of, shards, to_dtype
 from ssdenoise.verify import verify
 from tests.conftest import make_store, scene
 
@@ -53,6 +55,22 @@ def test_a_store_without_commit_record_is_not_opened(tmp_path: Path) -> None:
     write(tmp_path / "v.ome.zarr", np.ones((1, 1, 4, 8, 8), np.uint8))
     with pytest.raises(MissingInputError, match="no finished store"):
         Volume(tmp_path / "v.ome.zarr")
+
+
+def test_two_jobs_cannot_write_the_same_and_a_killed_one_is_forgotten(tmp_path: Path) -> None:
+    path = tmp_path / "slabs" / "0-of-1.lock"
+    code = (
+        f"import time; from pathlib import Path; from ssdenoise.store import claim\nwith claim(Path({str(path)!r})):\n"
+    )
+    job = subprocess.Popen([sys.executable, "-c", code + "  print('has it', flush=True); time.sleep(60)"], stdout=-1)
+    assert job.stdout is not None
+    assert job.stdout.readline() == b"has it\n"
+    with pytest.raises(InUseError, match=rf"slabs is being written by process {job.pid} on .+; wait"), claim(path):
+        pass
+    job.kill()
+    job.communicate()
+    with claim(path):
+        pass
 
 
 @pytest.mark.parametrize("records", [True, False])
