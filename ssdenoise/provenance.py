@@ -45,13 +45,19 @@ def file_digest(path: str | Path) -> str:
 def fingerprint(path: str | Path) -> dict[str, int]:
     """What tells one version of a large file from another without reading it: its size and when it was changed.
 
-    An archive's files are read once; to hash them beforehand would be a second time.
+    An archive's files are read once; to hash them beforehand would be a second time. A Zarr is known by its metadata.
     """
-    try:
-        found = Path(path).stat()
-    except FileNotFoundError:
-        raise MissingInputError(f"no file {path}; correct the sheet, or fetch it") from None
-    return {"bytes": found.st_size, "modified_ns": found.st_mtime_ns}
+    path = Path(path)
+    files = zarr_metadata(path) if path.is_dir() else [path]
+    if not files or not all(file.is_file() for file in files):
+        raise MissingInputError(f"no file {path}; correct the sheet, or fetch it")
+    found = [file.stat() for file in files]
+    return {"bytes": sum(one.st_size for one in found), "modified_ns": max(one.st_mtime_ns for one in found)}
+
+
+def zarr_metadata(path: Path) -> list[Path]:
+    """The files of a Zarr's root that say what it is."""
+    return [file for name in ("zarr.json", ".zattrs", ".zgroup") if (file := path / name).is_file()]
 
 
 def canonical(value: object) -> str:

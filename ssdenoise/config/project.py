@@ -18,7 +18,7 @@ from ssdenoise.config.specs import (
 )
 from ssdenoise.errors import ConfigError, MissingInputError
 from ssdenoise.noise import likelihoods
-from ssdenoise.provenance import code_hash, listed
+from ssdenoise.provenance import code_hash, listed, zarr_metadata
 
 
 class Project:
@@ -122,9 +122,11 @@ class Project:
         return str(Path(self.config.data) / source)
 
     def files(self, path: str) -> list[str]:
-        """Files that are there: one, or those that a pattern fits."""
+        """Files that are there: one, or those that a pattern fits; of a Zarr, what says that it is one."""
         pattern = self.root / path
         if "*" not in pattern.name:
+            if pattern.is_dir():
+                return [str(Path(path) / file.name) for file in zarr_metadata(pattern)[:1]]
             return [path] if pattern.exists() else []
         return [str(Path(path).parent / found.name) for found in sorted(pattern.parent.glob(pattern.name))]
 

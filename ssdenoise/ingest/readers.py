@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ssdenoise.ingest.arrays import read_hdf5, read_mrc, read_nifti, read_npy, read_picture
+from ssdenoise.ingest.omezarr import read_omezarr
 from ssdenoise.ingest.photons import read_ptu, read_sdt
 from ssdenoise.ingest.source import Source
 from ssdenoise.ingest.tiff import read_tiff
@@ -22,6 +23,7 @@ READERS: dict[str, Reader] = {
     **dict.fromkeys((".h5", ".hdf5"), read_hdf5),
     **dict.fromkeys((".mrc", ".mrcs", ".rec", ".st"), read_mrc),
     **dict.fromkeys((".nii", ".nii.gz"), read_nifti),
+    ".zarr": read_omezarr,
 }
 
 

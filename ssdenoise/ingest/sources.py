@@ -54,7 +54,7 @@ def read_source(source: str, root: Path, axes: str | None) -> Source:
 def source_files(path: Path) -> list[Path]:
     """The file of a source, or the files that its pattern fits, in order of their names."""
     if "*" not in path.name:
-        if not path.is_file():
+        if not path.is_file() and not (path.is_dir() and path.suffix == ".zarr"):
             raise MissingInputError(f"no file {path}; correct the sheet, or fetch it")
         return [path]
     if not (paths := sorted(path.parent.glob(path.name))):

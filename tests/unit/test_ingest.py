@@ -12,6 +12,7 @@ import nibabel
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from yaozarrs import validate_zarr_store
 
 from ssdenoise.config.specs import IngestSpec
@@ -304,6 +305,58 @@ def test_the_images_of_a_tiff(tmp_path: Path) -> None:
         read(tmp_path, "a.ome.tif")
     with pytest.raises(ConfigError, match="there is no scene '2'"):
         read(tmp_path, "a.ome.tif#scene=2")
+
+
+def write_omezarr(path: Path, voxels: np.ndarray, version: str, unit: str = "nanometer") -> None:
+    """An image of axes CZYX in the layout of either version, checked by a validator of another origin."""
+    axes = [{"name": "c", "type": "channel"}, *({"name": axis, "type": "space", "unit": unit} for axis in "zyx")]
+    scale = [{"type": "scale", "scale": [1.0, 500.0, 250.0, 250.0]}]
+    image = {"version": version, "axes": axes, "datasets": [{"path": "s0", "coordinateTransformations": scale}]}
+    omero = {"channels": [{"label": "actin", "color": "00FF00", "window": {"min": 0, "max": 9, "start": 0, "end": 9}}]}
+    attributes: dict[str, object] = {"multiscales": [image], "omero": omero}
+    new = version == "0.5"
+    group = zarr.create_group(str(path), zarr_format=3 if new else 2)
+    if new:
+        del image["version"]
+        attributes = {"ome": attributes | {"version": version}}
+    group.attrs.update(attributes)
+    names = {"dimension_names": list("czyx")} if new else {"chunk_key_encoding": {"name": "v2", "separator": "/"}}
+    group.create_array("s0", data=voxels, chunks=(1, 2, 16, 16), **names)  # type: ignore[arg-type]
+    validate_zarr_store(str(path))
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_ome_zarr(version: str, tmp_path: Path) -> None:
+    write_omezarr(tmp_path / "a.zarr", VOXELS[None], version)
+    volume = read(tmp_path, "a.zarr#z=1:4")
+    np.testing.assert_array_equal(volume.read((slice(None),) * 5)[0, 0], VOXELS[1:4])
+    assert volume.metadata.voxel_size_um == pytest.approx((0.5, 0.25, 0.25))
+    assert volume.metadata.channels == ("actin",)
+    (tmp_path / "v.ome.zarr").rename(tmp_path / "ours.ome.zarr")  # a source like others
+    assert read(tmp_path, "ours.ome.zarr").digest == volume.digest
+
+
+def test_images_of_a_collection_of_ome_zarr(tmp_path: Path) -> None:
+    zarr.create_group(str(tmp_path / "a.zarr"))
+    for name, voxels in (("0", VOXELS), ("1", VOXELS[::-1])):
+        write_omezarr(tmp_path / "a.zarr" / name, voxels[None], "0.5", unit="parsec" if name == "1" else "nanometer")
+    volume = read(tmp_path, "a.zarr#scene=1")
+    np.testing.assert_array_equal(volume.read((slice(None),) * 5)[0, 0], VOXELS[::-1])
+    assert volume.metadata.voxel_size_um is None
+    with pytest.raises(ConfigError, match="the file has '0', '1'"):
+        read(tmp_path, "a.zarr")
+
+
+def test_zarrs_without_an_image_are_refused(tmp_path: Path) -> None:
+    zarr.create_group(str(tmp_path / "a.zarr"))
+    with pytest.raises(FormatError, match="no OME metadata of an image"):
+        read(tmp_path, "a.zarr")
+    zarr.create_group(str(tmp_path / "b.zarr"), attributes={"ome": {"version": "0.5", "plate": {}}})
+    with pytest.raises(FormatError, match="is a plate; name an image of it"):
+        read(tmp_path, "b.zarr")
+    (tmp_path / "c.zarr").mkdir()
+    with pytest.raises(MissingInputError, match="no file"):
+        read(tmp_path, "c.zarr")
 
 
 @pytest.mark.parametrize("end", ["h5", "mrc", "nii"])

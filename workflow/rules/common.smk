@@ -64,7 +64,7 @@ def source(wildcards):
     """The downloaded or local files that a volume is ingested from."""
     row = PROJECT.datasets[wildcards.dataset]
     path = PROJECT.located(getattr(row, column(wildcards))).partition("#")[0]
-    return PROJECT.files(path) if "*" in path else path
+    return PROJECT.files(path) or path  # what is yet to be downloaded is not there
 
 
 def like(wildcards):

@@ -1,0 +1,64 @@
+"""OME-Zarr 0.4 and 0.5, full resolution of the pyramid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import zarr
+
+from ssdenoise.errors import FormatError
+from ssdenoise.ingest.source import Source, picked
+
+#: Micrometres of the units that the axes may have.
+UNITS = {"micrometer": 1.0, "nanometer": 1e-3, "millimeter": 1e3, "angstrom": 1e-4, "meter": 1e6}
+
+
+def read_omezarr(path: Path, part: str | None) -> Source:
+    """An image; of a collection, as `bioformats2raw` writes it, one by its name."""
+    group = zarr.open_group(str(path), mode="r")
+    attributes = _ome(group)
+    if "plate" in attributes or "well" in attributes:
+        raise FormatError(f"{path} is a plate; name an image of it, such as {path}/A/1/0")
+    if "multiscales" not in attributes:
+        if not (names := sorted(name for name, inner in group.groups() if "multiscales" in _ome(inner))):
+            raise FormatError(f"{path} has no OME metadata of an image (`multiscales`)")
+        group = zarr.open_group(str(path / names[picked(part, names, "scene")]), mode="r")
+        attributes = _ome(group)
+    else:
+        picked(part, [""], "scene")
+    image = attributes["multiscales"][0]
+    axes = [axis["name"] if isinstance(axis, Mapping) else axis for axis in image["axes"]]
+    first = image["datasets"][0]
+    # others wrote it: what the fast pipeline has no codec for, zarr's own reads
+    with zarr.config.set({"codec_pipeline.strict": False}):
+        array = zarr.open_array(group.store_path / first["path"], mode="r")
+    lazy = da.from_array(array, chunks=array.shards or array.chunks, name=False)
+    channels = [str(channel.get("label", "")) for channel in attributes.get("omero", {}).get("channels", [])]
+    return Source(lazy, "".join(axes).lower(), _voxel_size(image, first, axes), tuple(channels))
+
+
+def _ome(group: zarr.Group) -> Mapping[str, Any]:
+    """OME metadata: under a key of their own since 0.5."""
+    attributes: Mapping[str, Any] = group.attrs.asdict()
+    return attributes.get("ome", attributes)  # type: ignore[no-any-return]
+
+
+def _voxel_size(
+    image: Mapping[str, Any], first: Mapping[str, Any], axes: list[str]
+) -> tuple[float, float, float] | None:
+    """Scales of the first level and of the whole image; None where an axis has no unit that is a length."""
+    scale = dict.fromkeys(axes, 1.0)
+    for transformation in (*first.get("coordinateTransformations", ()), *image.get("coordinateTransformations", ())):
+        for axis, factor in zip(axes, transformation.get("scale", ()), strict=False):
+            scale[axis] *= factor
+    for axis in image["axes"]:
+        if isinstance(axis, Mapping) and axis["name"] in "zyx":
+            if axis.get("unit") not in UNITS:
+                return None
+            scale[axis["name"]] *= UNITS[axis["unit"]]
+    if not {"y", "x"} <= scale.keys():
+        return None
+    return (scale.get("z", scale["y"]), scale["y"], scale["x"])
