@@ -7,7 +7,10 @@ are held in memory whole.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -16,11 +19,12 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import numpy.typing as npt
+import zarr
 
 from ssdenoise.config.specs import IngestSpec, dump
 from ssdenoise.errors import FormatError
-from ssdenoise.grid import Region, bands
-from ssdenoise.ingest.source import Source
+from ssdenoise.grid import Region, bands, extent
+from ssdenoise.ingest.source import Source, reading
 from ssdenoise.ingest.sources import read_source, source_files
 from ssdenoise.provenance import Clock, canonical, code_hash, digest, fingerprint, record
 from ssdenoise.store import AXES, Layout, Metadata, ShardWriter, Volume, claim, commit, lock_of
@@ -29,6 +33,9 @@ DTYPES = ("uint8", "uint16", "int16", "float16", "float32")
 
 #: Bytes of a band: two are in memory, one being written and the next being read.
 BAND_BYTES = 2**27
+
+#: Index of a shard, and where it lies in a band.
+Shard = tuple[Sequence[int], Region]
 
 
 def ingest(
@@ -74,7 +81,7 @@ def ingest(
         voxels = tczyx(source, spec.source)
         _check(voxels, spec.source, like)
         layout = Layout.fit(voxels.shape, voxels.dtype.name, spec.storage.chunk, spec.storage.shard)
-        _copy(voxels, ShardWriter(output, layout, key), spec.source, threads)
+        copy(voxels, ShardWriter(output, layout, key), spec.source, threads)
         channels = source.channels or tuple(f"channel {i}" for i in range(voxels.shape[1]))
         metadata = Metadata(spec.name, spec.voxel_size_um or source.voxel_size_um, channels)
         provenance = record("ingest", spec=spec.model_dump(mode="json"), inputs=inputs, code=code, clock=clock)
@@ -111,30 +118,57 @@ def _check(voxels: da.Array, where: str, like: Path | None) -> None:
         )
 
 
-def _copy(voxels: da.Array, writer: ShardWriter, where: str, threads: int) -> None:
+def copy(voxels: da.Array, writer: ShardWriter, where: str, threads: int) -> None:
     """Write the shards that are missing; while those of one band are written, the next is read."""
-    ends = [np.cumsum(sizes).tolist() for sizes in voxels.chunks]
-    todo = []
-    for band in bands(voxels.shape, writer.layout.shard, ends, BAND_BYTES // voxels.dtype.itemsize):
-        if missing := [(index, local) for index, local in writer.shards_of(band) if not writer.is_done(index)]:
-            todo.append((band, missing))
-
-    def read(band: Region) -> npt.NDArray[Any]:
-        values = np.asarray(voxels[band].compute(scheduler="threads", num_workers=threads))
-        _check_finite(values, band, where)
-        return values
-
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(threads) as writers:
-        ahead = [reader.submit(read, band) for band, _ in todo[:1]]
-        for k, (_, missing) in enumerate(todo):
-            values = ahead.pop().result()
-            ahead += [reader.submit(read, band) for band, _ in todo[k + 1 : k + 2]]
+        pieces = _pieces(voxels, writer, where, threads)
+        ahead = reader.submit(next, pieces, None)
+        while (piece := ahead.result()) is not None:
+            ahead = reader.submit(next, pieces, None)
+            values, shards = piece
 
-            def write(shard: tuple[Sequence[int], Region], values: npt.NDArray[Any] = values) -> None:
+            def write(shard: Shard, values: npt.NDArray[Any] = values) -> None:
                 index, local = shard
                 writer.write(index, np.ascontiguousarray(values[local]))
 
-            list(writers.map(write, missing))
+            list(writers.map(write, shards))
+
+
+def _pieces(
+    voxels: da.Array, writer: ShardWriter, where: str, threads: int
+) -> Iterator[tuple[npt.NDArray[Any], list[Shard]]]:
+    """Voxels of band after band, with the missing shards in each."""
+    shape, shard, most = voxels.shape, writer.layout.shard, BAND_BYTES // voxels.dtype.itemsize
+
+    def missing(band: Region) -> list[Shard]:
+        return [(index, local) for index, local in writer.shards_of(band) if not writer.is_done(index)]
+
+    def read(region: Region) -> npt.NDArray[Any]:
+        with reading(Path(where.partition("#")[0])):
+            values = np.asarray(voxels[region].compute(scheduler="threads", num_workers=threads))
+        _check_finite(values, region, where)
+        return values
+
+    for whole in bands(shape, shard, [np.cumsum(sizes).tolist() for sizes in voxels.chunks], sys.maxsize):
+        if not missing(whole):
+            continue
+        if math.prod(extent(whole)) <= most:
+            yield read(whole), missing(whole)
+            continue
+        # chunks that lie across more shards than memory holds: they are read once, and put down in pieces of the shards
+        with tempfile.TemporaryDirectory(dir=writer.records) as folder:
+            pieces = zarr.create_array(
+                folder, shape=extent(whole), dtype=voxels.dtype, chunks=(1, 1, 1, *shard[3:]), compressors=None
+            )
+            for chunk in da.core.slices_from_chunks(voxels[whole].chunks):
+                pieces[chunk] = read(
+                    tuple(slice(c.start + w.start, c.stop + w.start) for c, w in zip(chunk, whole, strict=True))
+                )
+            ends = [range(b, n + b, b) for n, b in zip(extent(whole), shard, strict=True)]
+            for part in bands(extent(whole), shard, ends, most):
+                band = tuple(slice(p.start + w.start, p.stop + w.start) for p, w in zip(part, whole, strict=True))
+                if shards := missing(band):
+                    yield np.asarray(pieces[part]), shards
 
 
 def _check_finite(values: npt.NDArray[Any], band: Region, where: str) -> None:

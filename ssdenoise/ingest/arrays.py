@@ -38,7 +38,7 @@ def read_npy(path: Path, part: str | None) -> Source:
     """NumPy's own."""
     picked(part, [""], "scene")
     array = np.load(path, mmap_mode="r", allow_pickle=False)
-    return Source(in_memory(array), last_axes(array.ndim))
+    return Source(in_memory(array, axes := last_axes(array.ndim)), axes)
 
 
 def read_hdf5(path: Path, part: str | None) -> Source:
@@ -77,7 +77,8 @@ def read_mrc(path: Path, part: str | None) -> Source:
         array = np.asarray(mrc.data)  # stays mapped
         z, y, x = (ANGSTROM * float(mrc.voxel_size[axis]) for axis in "zyx")
         # a stack of images has none along Z
-        return Source(in_memory(array), last_axes(array.ndim), (z or y, y, x) if x else None)
+        axes = last_axes(array.ndim)
+        return Source(in_memory(array, axes), axes, (z or y, y, x) if x else None)
 
 
 def read_nifti(path: Path, part: str | None) -> Source:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +17,9 @@ from ssdenoise.errors import ConfigError, FormatError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+
+#: Bytes of what is read at once where a file leaves the choice.
+CHUNK_BYTES = 2**23
 
 #: Names that an error lists.
 MOST_NAMED = 20
@@ -58,9 +62,16 @@ def reading(path: Path) -> Iterator[None]:
         raise FormatError(f"{path} cannot be read as {path.suffix[1:].lower()} ({why}); is it whole?") from error
 
 
-def in_memory(array: npt.NDArray[Any]) -> da.Array:
-    """An array that is in memory or mapped: of a chunk only what is asked for is read, unless it is summed."""
-    lazy: da.Array = da.from_array(array, chunks=(1, *[-1] * (array.ndim - 1)), name=False)
+def in_memory(array: npt.NDArray[Any], axes: str) -> da.Array:
+    """An array that is in memory or mapped, by some rows of single planes."""
+    row = array.itemsize * math.prod(n for n, axis in zip(array.shape, axes, strict=False) if axis not in "tczy")
+    rows = max(1, CHUNK_BYTES // max(1, row))
+    chunks = (
+        tuple(1 if axis in "tcz" else rows if axis == "y" else -1 for axis in axes)
+        if len(axes) == array.ndim
+        else "auto"
+    )
+    lazy: da.Array = da.from_array(array, chunks=chunks, name=False)
     return lazy
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import dask.array as da
 import numpy as np
 import numpy.typing as npt
 import tifffile
+import zarr
 
-from ssdenoise.ingest.source import Source, in_memory, picked, reading
+from ssdenoise.ingest.source import CHUNK_BYTES, Source, in_memory, picked, reading
 
 
 def read_tiff(path: Path, part: str | None) -> Source:
@@ -25,13 +27,30 @@ def read_tiff(path: Path, part: str | None) -> Source:
             raise ValueError(f"its pages add up to {expected} bytes, the file has {path.stat().st_size}")
         axes, size = series.axes.lower(), _tiff_voxel_size(tiff)
         if series.dataoffset is not None:  # uncompressed and in one piece
-            with_map = in_memory(tifffile.memmap(path, series=number, mode="r"))
+            mapped = in_memory(tifffile.memmap(path, series=number, mode="r"), axes)
             tiff.close()
-            return Source(with_map, axes, size)
-        return Source(_pages(tiff, series, path), axes, size, close=tiff.close)
+            return Source(mapped, axes, size)
+        large = series.keyframe.nbytes > CHUNK_BYTES
+        array = _segments(tiff, series) if large else _pages(tiff, series, path)
+        return Source(array, axes, size, close=tiff.close)
     except BaseException:
         tiff.close()
         raise
+
+
+def _segments(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> da.Array:
+    """A series with large pages, by rows of tiles or strips."""
+    tiff.filehandle.set_lock(True)  # they are read in several threads
+    with zarr.config.set({"codec_pipeline.strict": False}):  # the fast pipeline does not read TIFF
+        array = zarr.open_array(series.aszarr(), mode="r")
+    chunks = list(array.chunks)
+    for axis, name in enumerate(series.axes.lower()):
+        if name not in "tczy":
+            chunks[axis] = array.shape[axis]
+    y = series.axes.lower().index("y")
+    chunks[y] *= max(1, CHUNK_BYTES // (math.prod(chunks) * array.dtype.itemsize))
+    lazy: da.Array = da.from_array(array, chunks=tuple(chunks), name=False)
+    return lazy
 
 
 def _pages(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries, path: Path) -> da.Array:
@@ -39,7 +58,7 @@ def _pages(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries, path: Path)
     page: tuple[int, ...] = series.keyframe.shape
     lead = series.shape[: series.ndim - len(page)]
     if series.shape[len(lead) :] != page or len(series.pages) != np.prod(lead, dtype=int):
-        return in_memory(series.asarray())
+        return in_memory(series.asarray(), series.axes.lower())
     tiff.filehandle.set_lock(True)  # pages are read in several threads
 
     def read(block_id: tuple[int, ...]) -> npt.NDArray[Any]:

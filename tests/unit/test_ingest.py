@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
+from typing import Any
 
+import dask.array as da
 import h5py
 import imageio.v3 as imageio
 import mrcfile
@@ -13,12 +16,14 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from yaozarrs import validate_zarr_store
 
 from ssdenoise.config.specs import IngestSpec
 from ssdenoise.errors import ConfigError, FormatError, MissingInputError, SsdenoiseError
-from ssdenoise.ingest import ingest
-from ssdenoise.store import Volume
+from ssdenoise.ingest import copy, ingest
+from ssdenoise.store import Layout, ShardWriter, Volume
 from tests.conftest import STORAGE
 
 VOXELS = np.random.default_rng(0).integers(0, 1000, (5, 33, 47), dtype=np.uint16)
@@ -105,6 +110,53 @@ def test_every_page_is_read_once_and_none_for_shards_that_are_there(
     read_pages.clear()
     assert read(tmp_path, "a.tif").digest == volume.digest
     assert sorted(set(read_pages)) == list(range(depth))
+
+
+@pytest.mark.parametrize("layout", [{"tile": (32, 48)}, {"rowsperstrip": 7}, {}], ids=["tiles", "strips", "whole"])
+def test_large_pages_are_read_by_rows_of_tiles_or_strips(
+    layout: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planes = np.random.default_rng(1).integers(0, 1000, (6, 150, 130), dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", planes, metadata={"axes": "ZYX"}, compression="zlib", **layout)
+    monkeypatch.setattr("ssdenoise.ingest.tiff.CHUNK_BYTES", 10_000)
+    monkeypatch.setattr("ssdenoise.ingest.BAND_BYTES", 20_000)
+    volume = read(tmp_path, "a.tif")
+    np.testing.assert_array_equal(volume.read((slice(None),) * 5)[0, 0], planes)
+
+
+@settings(max_examples=40)
+@given(st.data())
+def test_no_voxel_is_lost_and_none_is_read_twice(data: st.DataObject) -> None:
+    """Whatever the shapes of volume, source's chunks, shards and memory; then some shards are lost, and come back."""
+    shape = tuple(data.draw(st.integers(1, n)) for n in (2, 2, 9, 24, 24))
+    chunks = tuple(data.draw(st.integers(1, n)) for n in shape)
+    storage = [data.draw(st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(1, 9))) for _ in range(2)]
+    voxels = np.random.default_rng(0).integers(1, 1000, shape, dtype=np.uint16)
+    reads = np.zeros(shape, int)
+
+    def counted(block: np.ndarray, block_info: Any = None) -> np.ndarray:
+        reads[tuple(slice(*ends) for ends in block_info[0]["array-location"])] += 1
+        return block
+
+    source = da.from_array(voxels, chunks=chunks).map_blocks(
+        counted, dtype=np.uint16, meta=np.empty((0,) * 5, np.uint16)
+    )
+    layout = Layout.fit(shape, "uint16", storage[0], [a * b for a, b in zip(*storage, strict=True)])
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ssdenoise.ingest.BAND_BYTES", data.draw(st.integers(1, 4000)))
+        writer = ShardWriter(Path(folder) / "v.ome.zarr", layout, "key")
+        copy(source, writer, "a.tif", threads=2)
+        array = zarr.open_array(str(writer.array), mode="r")
+        np.testing.assert_array_equal(np.asarray(array[...]), voxels)
+        assert (reads == 1).all()
+        indices = [index for index, _ in writer.regions()]
+        lost = data.draw(st.lists(st.sampled_from(indices), unique=True))
+        for index in lost:
+            writer.array.joinpath("c", *map(str, index)).unlink()
+        copy(source, writer, "a.tif", threads=2)
+        np.testing.assert_array_equal(np.asarray(array[...]), voxels)
+        assert reads.max() <= 2
+        assert lost or reads.max() == 1
 
 
 def test_a_page_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
