@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +18,38 @@ from ssdenoise.ingest.source import CHUNK_BYTES, Source, in_memory, picked, read
 
 
 def read_tiff(path: Path, part: str | None) -> Source:
-    """A series, by its number or name."""
+    """A series, by its number or name; planes that were written one by one, and are alike, are one along an axis I."""
     tiff = tifffile.TiffFile(path)
     try:
+        _check_whole(tiff, path)
+        first, size = tiff.series[0], _voxel_size(tiff)
+        if part is None and len(tiff.series) > 1 and first.axes in ("YX", "YXS") and _alike(tiff.series):
+            planes = da.stack([_array(tiff, number, path) for number in range(len(tiff.series))])
+            return Source(planes, "i" + first.axes.lower(), size, close=tiff.close)
         number = picked(part, [one.name for one in tiff.series], "scene")
-        series = tiff.series[number]
-        expected = sum(sum(page.databytecounts) for page in series.pages if page is not None)
-        if expected > path.stat().st_size:
-            raise ValueError(f"its pages add up to {expected} bytes, the file has {path.stat().st_size}")
-        axes, size = series.axes.lower(), _tiff_voxel_size(tiff)
-        if series.dataoffset is not None:  # uncompressed and in one piece
-            mapped = in_memory(tifffile.memmap(path, series=number, mode="r"), axes)
-            tiff.close()
-            return Source(mapped, axes, size)
-        large = series.keyframe.nbytes > CHUNK_BYTES
-        array = _segments(tiff, series) if large else _pages(tiff, series, path)
-        return Source(array, axes, size, close=tiff.close)
+        return Source(_array(tiff, number, path), tiff.series[number].axes.lower(), size, close=tiff.close)
     except BaseException:
         tiff.close()
         raise
+
+
+def _check_whole(tiff: tifffile.TiffFile, path: Path) -> None:
+    """Refuse a file that ends before its pages do."""
+    for series in tiff.series:
+        expected = sum(sum(page.databytecounts) for page in series.pages if page is not None)
+        if expected > path.stat().st_size:
+            raise ValueError(f"its pages add up to {expected} bytes, the file has {path.stat().st_size}")
+
+
+def _alike(series: Sequence[tifffile.TiffPageSeries]) -> bool:
+    return len({(one.shape, one.dtype, one.axes) for one in series}) == 1
+
+
+def _array(tiff: tifffile.TiffFile, number: int, path: Path) -> da.Array:
+    series = tiff.series[number]
+    if series.dataoffset is not None:  # uncompressed and in one piece
+        return in_memory(tifffile.memmap(path, series=number, mode="r"), series.axes.lower())
+    return _segments(tiff, series) if series.keyframe.nbytes > CHUNK_BYTES else _pages(tiff, series, path)
 
 
 def _segments(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> da.Array:
@@ -73,7 +87,7 @@ def _pages(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries, path: Path)
     return lazy
 
 
-def _tiff_voxel_size(tiff: tifffile.TiffFile) -> tuple[float, float, float] | None:
+def _voxel_size(tiff: tifffile.TiffFile) -> tuple[float, float, float] | None:
     """Voxel size from ImageJ or OME metadata in micrometres; None where a file does not say."""
     if tiff.is_ome and tiff.ome_metadata:
         pixels = re.search(r"<(?:\w+:)?Pixels [^>]*>", tiff.ome_metadata)

@@ -348,6 +348,16 @@ def test_scaled_nifti_is_read_as_it_is_meant(tmp_path: Path) -> None:
     assert volume.array.dtype == np.float32
 
 
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_planes_written_one_by_one_are_one_volume(compression: str | None, tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        for plane in VOXELS:
+            tiff.write(plane, contiguous=False, compression=compression)
+    np.testing.assert_array_equal(read(tmp_path, "a.tif", "ZYX").read((slice(None),) * 5)[0, 0], VOXELS)
+    with pytest.raises(FormatError, match=r"has axes 'IYX' .* name them in the sheet's `axes` column"):
+        read(tmp_path, "a.tif")
+
+
 def test_the_images_of_a_tiff(tmp_path: Path) -> None:
     with tifffile.TiffWriter(tmp_path / "a.ome.tif") as tiff:
         for planes in (VOXELS, VOXELS[:2, ::-1]):
