@@ -16,6 +16,9 @@ from ssdenoise.networks import Network, Plain, UNet
 
 Radius = Annotated[int, Field(ge=0)]
 
+Replacement = Literal["uniform", "uniform_with_centre", "mean", "median"]
+REPLACES = "What replaces a hidden voxel: a random neighbour, or the mean or median of them."
+
 
 class N2V(TrainedMethod):
     """Noise2Void (Krull et al. 2019).
@@ -44,15 +47,14 @@ class N2V(TrainedMethod):
     """
 
     independent_along: ClassVar[str] = "zyx"
+    alias_free: ClassVar[bool] = False
 
     name: Literal["n2v"] = "n2v"
     masked_percent: float = Field(6.0, gt=0, le=25, description="Share of hidden voxels in per cent.")
     radius: Radius | tuple[Radius, Radius, Radius] = Field(
         5, description="Largest distance per axis of the neighbours that replace a voxel: one number, or Z, Y, X."
     )
-    replacement: Literal["uniform", "uniform_with_centre", "mean", "median"] = Field(
-        "uniform", description="What replaces a hidden voxel: a random neighbour, or the mean or median of them."
-    )
+    replacement: Replacement = Field("uniform", description=REPLACES)
 
     @model_validator(mode="after")
     def _has_neighbours(self) -> Self:
@@ -61,10 +63,18 @@ class N2V(TrainedMethod):
         return self
 
     def architecture(self, inputs: int, channels: int, ndim: int, beside: Sequence[int] = ()) -> Network:
-        if self.network == "paper":
-            unet = UNet(ndim, inputs, width=32, depth=2, head=(32, 32), skips="features", batch_norm=True)
-        else:
-            unet = UNet(ndim, inputs, width=24, depth=2, head=(24, 24), skips="features", flat=True)
+        small = self.network == "small"
+        unet = UNet(
+            ndim,
+            inputs,
+            width=24 if small else 32,
+            depth=2,
+            head=(24, 24) if small else (32, 32),
+            skips="features",
+            batch_norm=not small,
+            flat=small,
+            alias_free=self.alias_free,
+        )
         return Plain(unet, channels)
 
     def loss(self, net: Network, batch: Batch, rng: torch.Generator, progress: float) -> Tensor:

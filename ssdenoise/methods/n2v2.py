@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from ssdenoise.methods.n2v import N2V
-from ssdenoise.networks import Network, Plain, UNet
+from ssdenoise.methods.n2v import N2V, REPLACES, Replacement
 
 
 class N2V2(N2V):
@@ -31,23 +29,7 @@ class N2V2(N2V):
        arXiv:2211.08512.
     """
 
-    name: Literal["n2v2"] = "n2v2"  # type: ignore[assignment]
-    replacement: Literal["uniform", "uniform_with_centre", "mean", "median"] = Field(
-        "median", description="What replaces a hidden voxel: a random neighbour, or the mean or median of them."
-    )
+    alias_free: ClassVar[bool] = True
 
-    def architecture(self, inputs: int, channels: int, ndim: int, beside: Sequence[int] = ()) -> Network:
-        paper = self.network == "paper"
-        width = 32 if paper else 24
-        unet = UNet(
-            ndim,
-            inputs,
-            width=width,
-            depth=2,
-            head=(width, width),
-            skips="features",
-            batch_norm=paper,
-            flat=not paper,
-            alias_free=True,
-        )
-        return Plain(unet, channels)
+    name: Literal["n2v2"] = "n2v2"  # type: ignore[assignment]
+    replacement: Replacement = Field("median", description=REPLACES)
