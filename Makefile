@@ -8,7 +8,8 @@ export PATH := $(abspath $(BIN)):$(PATH)
 .PHONY: demo test test-python lint lock schema bench bench-quality bench-real clean
 
 demo: $(VENV)/installed
-	@$(SNAKEMAKE) --quiet rules
+	@# not quieter: the line that says why a job failed would be lost, too
+	@$(SNAKEMAKE) --quiet progress
 	@# the pictures are the last products: the report is up to date where it is newer than they are
 	@if [ ! -e results/demo/report.html ] || [ -n "$$(find results/demo -name '*.png' -newer results/demo/report.html)" ]; then \
 		$(SNAKEMAKE) --report results/demo/report.html --quiet all && cat results/demo/comparison.md; fi

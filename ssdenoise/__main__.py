@@ -195,7 +195,9 @@ def export(
 
 @app.command()
 def inspect(
-    source: Annotated[str, typer.Argument(help="A file; after `#` what to take of it, as in the sheet.")],
+    source: Annotated[
+        str, typer.Argument(help="A file, or a pattern in quotes; after `#` what to take of it, as in the sheet.")
+    ],
     axes: Annotated[str | None, typer.Option(help="Axes of its array, where the file does not say.")] = None,
 ) -> None:
     """Tell what a file holds and what its noise is like."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def commit(noisy: Path, slabs: Sequence[Path], product: str, output: Path) -> di
             finished,
             layout,
             records[0]["key"],
-            volume.metadata,
+            replace(volume.metadata, name=f"{volume.metadata.name}, {product}"),
             {
                 "provenance": jobs[0],
                 "peak_memory_mb": max(job["peak_memory_mb"] for job in jobs),

@@ -73,17 +73,16 @@ def inspect(source: str, axes: str | None = None) -> str:
         lines += [
             f"  channel {c}   {names[c] if names else 'no name'}; of its middle, {seen}:",
             f"    intensity {ranges[c]}",
-            f"    noise     gain {model['gain']:.3g}, offset {model['offset']:.4g}, read {model['read_noise']:.3g}",
+            f"    noise     gain {model['gain']:.3g}, offset {model['offset']:.4g} (from the "
+            f"{channel['offset_from']}), read noise {model['read_noise']:.3g}",
         ]
     advice = calibration["recommendation"]
     lines += [f"  method      {inline(advice['entry'])}: {advice['why']}"]
     lines += [f"  warning     {text}" for text in calibration["warnings"]]
-    patterned = any(offset[0] for channel in calibration["channels"] for offset in channel["correlation"]["offsets"])
-    ndim = 3 if shape[2] >= PLANES and not patterned else 2
-    name = "".join(
-        c if c.isalnum() or c in "_-" else "-" for c in Path(source.partition("#")[0]).name.partition(".")[0]
-    )
-    lines += ["", "dataset\tnoisy\taxes\tndim", f"{name}\t{source}\t{axes or ''}\t{ndim}"]
+    path = Path(source.partition("#")[0])
+    stem = (path.parent if "*" in path.name else path).name.partition(".")[0]
+    name = "".join(c if c.isalnum() or c in "_-" else "-" for c in stem) or "unnamed"
+    lines += ["", "dataset\tnoisy\taxes", f"{name}\t{source}\t{axes or ''}"]
     return "\n".join(lines) + "\n"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -92,7 +93,8 @@ def plot_images(
     height, width = base.shape
     ranges = f"images {low:.4g} to {high:.4g}, differences ±{spread:.3g}, red: above 0"
     ranges += f", std. dev. 0 to {most:.3g}" if extra else ""
-    figure.suptitle(f"{title}: middle {height}x{width} pixels of plane t={t} c={c} z={z}; {ranges}", fontsize=9)
+    text = f"{title}: middle {height}x{width} pixels of plane t={t} c={c} z={z}; {ranges}"
+    figure.suptitle(textwrap.fill(text, 30 * columns), fontsize=9)
     save(figure, output, "report")
 
 

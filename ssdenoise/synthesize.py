@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,4 +47,5 @@ def synthesize(spec: SynthesizeSpec, clean: Path, output: Path) -> dict[str, Any
         )
         model = spec.noise.model()
         facts = {"provenance": provenance} | ({"noise": asdict(model)} if model else {})
-        return commit(output, layout, key, volume.metadata, facts)
+        metadata = replace(volume.metadata, name=f"{spec.key[1]} {spec.key[2]}")  # (seed, dataset, noise, ...)
+        return commit(output, layout, key, metadata, facts)

@@ -28,15 +28,22 @@ def draw(calibration: Mapping[str, Any], title: str, output: Path) -> None:
         row[0].plot(brightness, model.variance(brightness), color=COLOURS[1], label="fit")
         row[0].set(xlabel="brightness", ylabel="noise variance", ylim=(0, None))
         row[0].set_title(
-            f"gain {model.gain:.4g}, offset {model.offset:.4g}, read noise {model.read_noise:.4g}\n"
-            f"(offset from the {channel['offset_from']})",
+            f"gain {model.gain:.3g}, offset {_short(model.offset, model.gain)}, read noise {model.read_noise:.3g}\n"
+            + (
+                f"(offset ± {channel['offset_error']:.2g}, from the skewness of the noise)"
+                if channel["offset_from"] == "third cumulant"
+                else "(offset taken from the darkest place: an upper bound)"
+            ),
             fontsize=9,
         )
         row[0].legend(frameon=False)
         for colour, axis in zip(COLOURS, "xyz", strict=False):
             if values := channel["correlation"][axis]:
                 row[1].plot(range(1, len(values) + 1), values, "o-", color=colour, markersize=4, label=axis.upper())
-        row[1].axhspan(NEGATIVE, POSITIVE, color="0.92", zorder=0, label="too weak to count")
+        row[1].axhspan(NEGATIVE, POSITIVE, color="0.92", zorder=0)
+        row[1].annotate(
+            f"grey: too weak to count ({NEGATIVE} to {POSITIVE})", (0.02, 0.03), xycoords="axes fraction", fontsize=7
+        )
         row[1].set(xlabel="lag / voxels", ylabel="correlation of the noise")
         low, high = row[1].get_ylim()
         row[1].set_ylim(min(low, -0.2), max(high, 0.2))
@@ -46,9 +53,14 @@ def draw(calibration: Mapping[str, Any], title: str, output: Path) -> None:
             fontsize=9,
         )
         row[1].legend(frameon=False)
-        row[0].annotate(channel["name"], (0, 1.02), xycoords="axes fraction", fontsize=8, ha="right", color="0.4")
+        row[0].annotate(channel["name"], (0.98, 0.04), xycoords="axes fraction", fontsize=8, ha="right", color="0.4")
     advice = calibration["recommendation"]
     lines = [f"{title} - recommended: {inline(advice['entry'])}: {advice['why']}"]
     lines += [f"! {text}" for text in calibration["warnings"]]
     figure.suptitle("\n".join(textwrap.fill(line, 110) for line in lines), fontsize=9, x=0.02, ha="left")
     save(figure, output, "calibrate")
+
+
+def _short(offset: float, gain: float) -> str:
+    """An offset, to a hundredth of a photon at most."""
+    return f"{offset:.4g}" if abs(offset) > 0.01 * gain else "0"

@@ -65,6 +65,10 @@ class Project:
             self._check_method(row, name, where)
         for source in (row.clean, row.noisy, row.reference, row.pair if row.pairing == "volume" else None):
             path = self.located(source).partition("#")[0] if source else ""
+            if path and (self.root / path).is_dir() and not path.endswith(".zarr"):
+                raise MissingInputError(
+                    f"{where}: {path} is a folder; name its files by a pattern, such as {path}/*.tif"
+                )
             if path and path not in self.downloaded and not self.files(path):
                 raise MissingInputError(f"{where}: no file {path}; it is neither on disk nor among the downloads")
 

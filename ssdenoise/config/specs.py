@@ -13,7 +13,8 @@ from ssdenoise.noise import Noise
 from ssdenoise.provenance import canonical
 
 #: Names become folders and Snakemake wildcards.
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$", max_length=80)]
+NAME_PATTERN = r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$"
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=80)]
 
 #: Of a denoised volume: that of the noisy one, or another.
 DenoisedDtype = Literal["same", "uint8", "uint16", "int16", "float16", "float32"]
@@ -147,7 +148,19 @@ def validated(model: type[Model], value: object, where: str) -> Model:
         fault = error.errors()[0]
         path = ".".join(str(part) for part in fault["loc"])
         found = "" if fault["type"] in ("missing", "extra_forbidden") else f", found {fault['input']!r}"
-        what = f"unknown key{_close(model, path)}" if fault["type"] == "extra_forbidden" else fault["msg"]
+        what = fault["msg"]
+        if fault["type"] == "extra_forbidden":
+            what = f"unknown key{_close(model, path)}"
+        elif fault["type"] == "union_tag_invalid":
+            context = fault["ctx"]
+            tags = [tag.strip("' ") for tag in context["expected_tags"].split(",")]
+            close = get_close_matches(context["tag"], tags, 1)
+            what = (
+                f"unknown {context['discriminator'].strip(chr(39))}{f'; did you mean {close[0]!r}?' if close else ''}"
+            )
+            found = f", found {context['tag']!r}; there are {', '.join(tags)}"
+        elif fault["type"] == "string_pattern_mismatch" and fault["ctx"]["pattern"] == NAME_PATTERN:
+            what = "a name has letters, digits, `_`, `-` and single dots only"
         raise ConfigError(f"{where}: {path + ': ' if path else ''}{what}{found}") from None
 
 

@@ -95,7 +95,8 @@ def tczyx(source: Source, where: str) -> da.Array:
     if unknown or len(set(axes)) != len(axes):
         raise FormatError(
             f"{where} has axes {source.axes.upper()!r} of shape {source.array.shape}; needed T, C, Z, Y, X, each at "
-            "most once: name them in the sheet's `axes` column, or select or sum the others away"
+            "most once: name them (`axes`; I and Q stand for axes that the file does not name), or select or sum the "
+            "others away"
         )
     if "y" not in axes or "x" not in axes:
         raise FormatError(f"{where} has axes {source.axes.upper()!r}; Y and X are needed")

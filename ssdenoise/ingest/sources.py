@@ -43,7 +43,7 @@ def read_source(source: str, root: Path, axes: str | None) -> Source:
     found = _read(paths[0], part) if "*" not in name else _stacked(paths, part, landscape="landscape" in steps)
     if axes is not None:
         if len(axes) != found.array.ndim:
-            raise FormatError(f"{name} has shape {found.array.shape}, the sheet's axes {axes!r} do not fit it")
+            raise FormatError(f"{name} has shape {found.array.shape}, the axes {axes!r} do not fit it")
         found.axes = axes.lower()
     for step in steps:
         if step != "landscape":
@@ -54,7 +54,9 @@ def read_source(source: str, root: Path, axes: str | None) -> Source:
 def source_files(path: Path) -> list[Path]:
     """The file of a source, or the files that its pattern fits, in order of their names."""
     if "*" not in path.name:
-        if not path.is_file() and not (path.is_dir() and path.suffix == ".zarr"):
+        if path.is_dir() and path.suffix != ".zarr":
+            raise MissingInputError(f"{path} is a folder; name its files by a pattern, such as {path}/*.tif")
+        if not path.exists():
             raise MissingInputError(f"no file {path}; correct the sheet, or fetch it")
         return [path]
     if not (paths := sorted(path.parent.glob(path.name))):

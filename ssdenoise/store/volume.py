@@ -39,7 +39,7 @@ class Volume:
         try:
             attributes = json.loads((self.path / "zarr.json").read_text())["attributes"]
             self.record: dict[str, Any] = attributes["ssdenoise"]
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise MissingInputError(
                 f"{self.path} is no finished store: it has no zarr.json; finish the job that writes it"
             ) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from ssdenoise.store import Volume, claim
 from ssdenoise.train.inputs import check, noise_of, photon_scales, warn, warn_of_small_patches
 from ssdenoise.train.loop import optimise
 from ssdenoise.train.sampling import Sampler, central_crops
+
+log = logging.getLogger(__name__)
 
 
 def train(
@@ -81,7 +84,7 @@ def _train(
     ]
     net = method.build(channels, spec.ndim, noise)
     output.mkdir(parents=True, exist_ok=True)
-    resumed, earlier = 0, 0.0
+    resumed, earlier, fitted = 0, 0.0, {}
     if isinstance(method, TrainedMethod):
         photons = photon_scales(spec, found)
         sampler = Sampler(spec, method, volumes, normalization, net.stride, photons)
@@ -90,12 +93,15 @@ def _train(
         net, resumed, earlier = optimise(net, method, sampler, output, key, device)
     else:
         method.fit(net, central_crops(volumes[0], spec.ndim, normalization))
+        fitted = {name: value.tolist() for name, value in net.named_buffers()}
+        log.info("chosen, in normalised units where it is an intensity: %s", fitted)
         write_text(output / "history.csv", "step,learning_rate,loss,validation_loss\n")
     result = {
         "method": method.model_dump(mode="json"),
         "channels": channels,
         "ndim": spec.ndim,
         "normalization": asdict(normalization),
+        "fitted": fitted,
         "parameters": sum(p.numel() for p in net.parameters()),
         "provenance": record(
             "train",

@@ -21,6 +21,10 @@ log = logging.getLogger(__name__)
 READ_NOISE = 0.5
 
 
+#: Factor between the calibrated gain and the one that photons are thinned by, and offset in photons, that are told.
+GAINS, OFFSET = 1.5, 3.0
+
+
 def check(spec: TrainSpec, volumes: Sequence[Volume]) -> None:
     """Refuse volumes that do not offer the pairs or the target that the method needs."""
     method, noisy = spec.method, volumes[0]
@@ -47,10 +51,20 @@ def _counts(volume: Volume) -> bool:
 
 def photon_scales(spec: TrainSpec, calibration: Mapping[str, Any]) -> list[tuple[float, float]]:
     """Gain and offset of each channel, by which intensities become photons to be thinned."""
-    models = noise_models(calibration)
+    found = [one.poisson_gaussian for one in noise_models(calibration)]
     if spec.photon_gain != "calibrated":
-        return [(spec.photon_gain, 0.0)] * len(models)
-    found = [one.poisson_gaussian for one in models]
+        given = spec.photon_gain
+        for one in found if spec.method.target == "pair" and spec.pairing == "thinning" else ():
+            if not given / GAINS < one.gain < given * GAINS or one.offset > OFFSET * given:
+                log.warning(
+                    "%s: thinned as if %g units were a photon and none were 0; the calibration found a gain of %.3g "
+                    "and an offset of %.3g: unless you know better, take `thinning=calibrated`",
+                    spec.dataset,
+                    given,
+                    one.gain,
+                    one.offset,
+                )
+        return [(given, 0.0)] * len(found)
     if spec.method.target == "pair" and spec.pairing == "thinning":
         if any(one.gain <= 0 for one in found):
             raise ConfigError(

@@ -119,7 +119,7 @@ def verdicts(table: pd.DataFrame) -> bool:
 def main() -> None:
     """Print the tables."""
     data, python = Path(sys.argv[1]).resolve(), Path(sys.argv[2]) / "bin" / "python"
-    workflow = ["snakemake", "--profile", "workflow/profiles/default", "--configfile", PROTOCOL, "--quiet", "rules"]
+    workflow = ["snakemake", "--profile", "workflow/profiles/default", "--configfile", PROTOCOL, "--quiet", "progress"]
     subprocess.run([sys.executable, "-m", *workflow, "--config", f"data={data}"], check=True, cwd=ROOT)
     table = pd.read_csv(RUN / "comparison.csv")
     os.environ.update(MALLOC)  # the peer under the same settings as our jobs

@@ -66,7 +66,7 @@ def test_a_file_is_inspected_and_its_line_can_be_pasted(tmp_path: Path) -> None:
     assert float(re.search("gain ([0-9.]+),", done.stdout)[1]) == pytest.approx(1, rel=0.1)  # type: ignore[index]
     (tmp_path / "sheet.tsv").write_text(done.stdout.partition("\n\n")[2])
     row = read_sheet(tmp_path / "sheet.tsv")[0]
-    assert (row.dataset, row.noisy, row.ndim) == ("my-scan", str(tmp_path / "my scan.npy"), 3)
+    assert (row.dataset, row.noisy) == ("my-scan", str(tmp_path / "my scan.npy"))
 
 
 def test_stores_are_verified(tmp_path: Path) -> None:

@@ -152,7 +152,9 @@ WRONG = [
         {"methods": {"n2v": {"name": "n2v", "planes": 3}}}, {}, "has `ndim` 2, where 'n2v' sees no", id="planes-in-2d"
     ),
     pytest.param({}, {"noisy": "b.npy"}, "no file b.npy", id="missing-file"),
-    pytest.param({}, {"dataset": "a/b"}, "row 1: dataset", id="slash"),
+    pytest.param({}, {"dataset": "a/b"}, "row 1: dataset: a name has letters, digits", id="slash"),
+    pytest.param({"methods": {"n": {"name": "n2vv"}}}, {}, "methods.n: unknown name; did you mean 'n2v'", id="method"),
+    pytest.param({}, {"noisy": "folder"}, "is a folder; name its files by a pattern", id="folder"),
     pytest.param({}, {"dataset": ".."}, "row 1: dataset", id="dots"),
     pytest.param({}, {"dataset": "a b"}, "row 1: dataset", id="space"),
     pytest.param({}, {"dataset": "a;rm"}, "row 1: dataset", id="semicolon"),
@@ -215,6 +217,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("config", "row", "match"), WRONG)
 def test_mistakes_are_one_clear_line(tmp_path: Path, config: dict[str, Any], row: dict[str, str], match: str) -> None:
+    (tmp_path / "folder").mkdir()
     with pytest.raises(SsdenoiseError) as caught:
         project(tmp_path, config, **row)
     assert match in str(caught.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -187,7 +188,7 @@ def test_dtype_shape_and_metadata_are_kept(dtype: str, tmp_path: Path) -> None:
     out = run(SPEC, volume, make_model(tmp_path, volume, "n2v", 2), tmp_path / "out")
     assert out.array.dtype == dtype
     assert out.shape == volume.shape
-    assert out.metadata == volume.metadata
+    assert out.metadata == replace(volume.metadata, name="noisy, denoised")
     assert out.record["voxels"] == noisy.size
 
 

@@ -354,7 +354,7 @@ def test_planes_written_one_by_one_are_one_volume(compression: str | None, tmp_p
         for plane in VOXELS:
             tiff.write(plane, contiguous=False, compression=compression)
     np.testing.assert_array_equal(read(tmp_path, "a.tif", "ZYX").read((slice(None),) * 5)[0, 0], VOXELS)
-    with pytest.raises(FormatError, match=r"has axes 'IYX' .* name them in the sheet's `axes` column"):
+    with pytest.raises(FormatError, match=r"has axes 'IYX' .* name them \(`axes`; I and Q stand for"):
         read(tmp_path, "a.tif")
 
 
