@@ -27,7 +27,7 @@ from ssdenoise.grid import Region, bands, extent
 from ssdenoise.ingest.source import Source, reading
 from ssdenoise.ingest.sources import read_source, source_files
 from ssdenoise.provenance import Clock, canonical, code_hash, digest, fingerprint, record
-from ssdenoise.store import AXES, Layout, Metadata, ShardWriter, Volume, claim, commit, lock_of
+from ssdenoise.store import AXES, WHITE, Layout, Metadata, ShardWriter, Volume, claim, commit, lock_of
 
 DTYPES = ("uint8", "uint16", "int16", "float16", "float32")
 
@@ -82,8 +82,11 @@ def ingest(
         _check(voxels, spec.source, like)
         layout = Layout.fit(voxels.shape, voxels.dtype.name, spec.storage.chunk, spec.storage.shard)
         copy(voxels, ShardWriter(output, layout, key), spec.source, threads)
-        channels = source.channels or tuple(f"channel {i}" for i in range(voxels.shape[1]))
-        metadata = Metadata(spec.name, spec.voxel_size_um or source.voxel_size_um, channels)
+        number = voxels.shape[1]
+        # of other numbers are those whose channels were selected, or are samples of a picture
+        names = source.channels if len(source.channels) == number else tuple(f"channel {i}" for i in range(number))
+        colors = source.colors if len(source.colors) == number else (WHITE,) * number
+        metadata = Metadata(spec.name, spec.voxel_size_um or source.voxel_size_um, names, colors)
         provenance = record("ingest", spec=spec.model_dump(mode="json"), inputs=inputs, code=code, clock=clock)
         return commit(output, layout, key, metadata, {"provenance": provenance})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ import zarr
 
 from ssdenoise.errors import FormatError
 from ssdenoise.ingest.source import Source, picked
+from ssdenoise.store import WHITE
+
+RRGGBB = re.compile("[0-9A-Fa-f]{6}")
 
 #: Micrometres of the units that the axes may have.
 UNITS = {"micrometer": 1.0, "nanometer": 1e-3, "millimeter": 1e3, "angstrom": 1e-4, "meter": 1e6}
@@ -36,8 +40,10 @@ def read_omezarr(path: Path, part: str | None) -> Source:
     with zarr.config.set({"codec_pipeline.strict": False}):
         array = zarr.open_array(group.store_path / first["path"], mode="r")
     lazy = da.from_array(array, chunks=array.shards or array.chunks, name=False)
-    channels = [str(channel.get("label", "")) for channel in attributes.get("omero", {}).get("channels", [])]
-    return Source(lazy, "".join(axes).lower(), _voxel_size(image, first, axes), tuple(channels))
+    channels = attributes.get("omero", {}).get("channels", [])
+    labels = tuple(str(channel.get("label", f"channel {i}")) for i, channel in enumerate(channels))
+    colors = tuple(channel["color"] if RRGGBB.fullmatch(channel.get("color", "")) else WHITE for channel in channels)
+    return Source(lazy, "".join(axes).lower(), _voxel_size(image, first, axes), labels, colors)
 
 
 def _ome(group: zarr.Group) -> Mapping[str, Any]:

@@ -39,6 +39,8 @@ class Source:
         Z, Y, X.
     channels : tuple of str
         Names; empty if the file has none.
+    colors : tuple of str
+        Of each channel, as RRGGBB; empty if the file has none.
     close : callable
         Closes the file, after which nothing can be read any more.
     """
@@ -47,6 +49,7 @@ class Source:
     axes: str
     voxel_size_um: tuple[float, float, float] | None = None
     channels: tuple[str, ...] = ()
+    colors: tuple[str, ...] = ()
     close: Callable[[], None] = field(default=lambda: None)
 
 

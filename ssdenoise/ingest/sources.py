@@ -92,7 +92,9 @@ def _stacked(paths: Sequence[Path], part: str | None, *, landscape: bool) -> Sou
         for plane in planes:
             plane.close()
 
-    return Source(da.stack(arrays), "z" + planes[0].axes, planes[0].voxel_size_um, planes[0].channels, close)
+    return Source(
+        da.stack(arrays), "z" + planes[0].axes, planes[0].voxel_size_um, planes[0].channels, planes[0].colors, close
+    )
 
 
 def _select(source: Source, step: str, where: str) -> None:
@@ -111,6 +113,8 @@ def _select(source: Source, step: str, where: str) -> None:
         if not start < stop <= size:
             raise ConfigError(f"{where}: {step!r} is outside the axis, which has {size} entries")
         source.array = source.array[(slice(None),) * at + (slice(start, stop),)]
+        if axis == "c":
+            source.channels, source.colors = source.channels[start:stop], source.colors[start:stop]
         return
     if match["along"]:
         by = int(match["by"])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import dask.array as da
 import numpy as np
@@ -16,18 +17,22 @@ import zarr
 
 from ssdenoise.ingest.source import CHUNK_BYTES, Source, in_memory, picked, reading
 
+#: Micrometres of the units that OME knows for lengths; micrometres are meant where none is named.
+UNITS = {"µm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6, "Å": 1e-4, "pm": 1e-6}
+
 
 def read_tiff(path: Path, part: str | None) -> Source:
     """A series, by its number or name; planes that were written one by one, and are alike, are one along an axis I."""
     tiff = tifffile.TiffFile(path)
     try:
         _check_whole(tiff, path)
-        first, size = tiff.series[0], _voxel_size(tiff)
+        first = tiff.series[0]
         if part is None and len(tiff.series) > 1 and first.axes in ("YX", "YXS") and _alike(tiff.series):
             planes = da.stack([_array(tiff, number, path) for number in range(len(tiff.series))])
-            return Source(planes, "i" + first.axes.lower(), size, close=tiff.close)
+            return Source(planes, "i" + first.axes.lower(), _said(tiff, 0).voxel_size_um, close=tiff.close)
         number = picked(part, [one.name for one in tiff.series], "scene")
-        return Source(_array(tiff, number, path), tiff.series[number].axes.lower(), size, close=tiff.close)
+        array, axes, said = _array(tiff, number, path), tiff.series[number].axes.lower(), _said(tiff, number)
+        return Source(array, axes, said.voxel_size_um, said.channels, said.colors, tiff.close)
     except BaseException:
         tiff.close()
         raise
@@ -87,18 +92,40 @@ def _pages(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries, path: Path)
     return lazy
 
 
-def _voxel_size(tiff: tifffile.TiffFile) -> tuple[float, float, float] | None:
-    """Voxel size from ImageJ or OME metadata in micrometres; None where a file does not say."""
+@dataclass(frozen=True)
+class _Said:
+    """What a TIFF says of one of its images."""
+
+    voxel_size_um: tuple[float, float, float] | None = None
+    channels: tuple[str, ...] = ()
+    colors: tuple[str, ...] = ()
+
+
+def _said(tiff: tifffile.TiffFile, number: int) -> _Said:
+    """Voxel size, channel names and colours, from OME or ImageJ metadata."""
     if tiff.is_ome and tiff.ome_metadata:
-        pixels = re.search(r"<(?:\w+:)?Pixels [^>]*>", tiff.ome_metadata)
-        found = {axis: re.search(rf'PhysicalSize{axis}="([^"]+)"', pixels[0]) for axis in "ZYX"} if pixels else {}
-        units = re.findall(r'PhysicalSize[ZYX]Unit="([^"]+)"', pixels[0]) if pixels else []
-        if found.get("X") and found.get("Y") and all(unit in ("µm", "um") for unit in units):
-            y, x = float(found["Y"][1]), float(found["X"][1])  # type: ignore[index]
-            return (float(found["Z"][1]) if found["Z"] else y, y, x)
+        images = [node for node in ElementTree.fromstring(tiff.ome_metadata).iter() if _tag(node) == "Pixels"]
+        return _ome(images[number]) if number < len(images) else _Said()
     imagej = tiff.imagej_metadata or {}
     if imagej.get("unit") in ("micron", "um", "µm", "\\u00B5m"):
         tags = tiff.pages.first.tags
         x, y = (tags[name].value[1] / tags[name].value[0] for name in ("XResolution", "YResolution"))
-        return (float(imagej.get("spacing", y)), float(y), float(x))
-    return None
+        return _Said((float(imagej.get("spacing", y)), float(y), float(x)))
+    return _Said()
+
+
+def _ome(pixels: ElementTree.Element) -> _Said:
+    channels = [node.attrib for node in pixels if _tag(node) == "Channel"]
+    names = [channel.get("Name") or f"channel {i}" for i, channel in enumerate(channels)]
+    # red, green, blue, alpha in the bytes of a signed integer; white where none is named
+    colors = [f"{int(channel.get('Color', '-1')) % 2**32 >> 8:06X}" for channel in channels]
+    given = {axis: pixels.get(f"PhysicalSize{axis}") for axis in "ZYX"}
+    units = {axis: UNITS.get(pixels.get(f"PhysicalSize{axis}Unit", "µm")) for axis in "ZYX"}
+    sizes = {axis: float(n) * unit for axis, n in given.items() if n and (unit := units[axis])}
+    size = (sizes.get("Z", sizes["Y"]), sizes["Y"], sizes["X"]) if {"Y", "X"} <= sizes.keys() else None
+    return _Said(size, tuple(names), tuple(colors))
+
+
+def _tag(node: ElementTree.Element) -> str:
+    """Name without the namespace, which differs between versions of the schema."""
+    return node.tag.rpartition("}")[2]

@@ -6,7 +6,7 @@ A store under construction has its arrays but no root `zarr.json`; no reader ope
 """
 
 from ssdenoise.store.claims import claim, lock_of
-from ssdenoise.store.commit import Metadata, commit
+from ssdenoise.store.commit import WHITE, Metadata, commit
 from ssdenoise.store.shards import (
     AXES,
     Layout,
@@ -21,6 +21,7 @@ from ssdenoise.store.volume import Volume
 
 __all__ = [
     "AXES",
+    "WHITE",
     "Layout",
     "Metadata",
     "ShardWriter",

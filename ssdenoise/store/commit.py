@@ -17,17 +17,23 @@ from ssdenoise.intensity import Intensities
 from ssdenoise.provenance import write_json
 from ssdenoise.store.shards import Layout, ShardWriter, combined, to_dtype
 
+WHITE = "FFFFFF"
+
 #: A pyramid is built down to this many voxels a side.
 SMALLEST_LEVEL = 256
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a volume carries besides voxels: voxel size in micrometres (Z, Y, X; None: unknown) and channel names."""
+    """What a volume carries besides voxels: voxel size in micrometres (Z, Y, X; None: unknown), names and colours.
+
+    Colours are of the channels, as RRGGBB; white if none are given.
+    """
 
     name: str
     voxel_size_um: tuple[float, float, float] | None
     channels: tuple[str, ...]
+    colors: tuple[str, ...] = ()
 
 
 def commit(
@@ -87,7 +93,11 @@ def commit(
         "ssdenoise": {
             "digest": combined(parts),
             "intensities": [total.to_json() for total in totals],
-            "metadata": {"voxel_size_um": metadata.voxel_size_um, "channels": metadata.channels},
+            "metadata": {
+                "voxel_size_um": metadata.voxel_size_um,
+                "channels": metadata.channels,
+                "colors": metadata.colors,
+            },
             **facts,
             **provenance,
         },
@@ -160,8 +170,10 @@ def _ome(metadata: Metadata, scales: Sequence[Sequence[int]], totals: Sequence[I
         ],
         omero=v05.Omero(
             channels=[
-                v05.OmeroChannel(label=name, color="FFFFFF", window=window)
-                for name, window in zip(metadata.channels, windows, strict=True)
+                v05.OmeroChannel(label=name, color=color, window=window)
+                for name, color, window in zip(
+                    metadata.channels, metadata.colors or [WHITE] * len(windows), windows, strict=True
+                )
             ]
         ),
     )

@@ -50,8 +50,9 @@ class Volume:
         self.array = self.level(0)
         ome = attributes["ome"]["multiscales"][0]
         self._levels = len(ome["datasets"])
-        size = self.record["metadata"]["voxel_size_um"]
-        self.metadata = Metadata(ome["name"], tuple(size) if size else None, tuple(self.record["metadata"]["channels"]))
+        said = self.record["metadata"]
+        size, colors = said["voxel_size_um"], said.get("colors", ())  # which stores of earlier versions do not have
+        self.metadata = Metadata(ome["name"], tuple(size) if size else None, tuple(said["channels"]), tuple(colors))
 
     @property
     def levels(self) -> int:

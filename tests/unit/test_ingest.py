@@ -57,14 +57,19 @@ def test_compressed_ome_tiff_with_channels(tmp_path: Path) -> None:
         "axes": "CYX",
         "PhysicalSizeX": 0.1,
         "PhysicalSizeXUnit": "µm",
-        "PhysicalSizeY": 0.1,
-        "PhysicalSizeYUnit": "µm",
+        "PhysicalSizeY": 100,
+        "PhysicalSizeYUnit": "nm",
+        "Channel": {"Name": ["actin", "DNA", "membrane"], "Color": [0xFF00 << 8, 0xFF0000 << 8, -1]},
     }
     tifffile.imwrite(tmp_path / "a.ome.tif", VOXELS[:3], metadata=metadata, compression="zlib")
     volume = read(tmp_path, "a.ome.tif")
     assert volume.shape == (1, 3, 1, 33, 47)
     np.testing.assert_array_equal(volume.read((slice(None),) * 5)[0, :, 0], VOXELS[:3])
     assert volume.metadata.voxel_size_um == pytest.approx((0.1, 0.1, 0.1))
+    assert volume.metadata.channels == ("actin", "DNA", "membrane")
+    assert volume.metadata.colors == ("00FF00", "FF0000", "FFFFFF")
+    one = read(tmp_path, "a.ome.tif#c=1").metadata
+    assert (one.channels, one.colors) == (("DNA",), ("FF0000",))
 
 
 @pytest.mark.parametrize(
@@ -393,7 +398,7 @@ def test_ome_zarr(version: str, tmp_path: Path) -> None:
     volume = read(tmp_path, "a.zarr#z=1:4")
     np.testing.assert_array_equal(volume.read((slice(None),) * 5)[0, 0], VOXELS[1:4])
     assert volume.metadata.voxel_size_um == pytest.approx((0.5, 0.25, 0.25))
-    assert volume.metadata.channels == ("actin",)
+    assert (volume.metadata.channels, volume.metadata.colors) == (("actin",), ("00FF00",))
     (tmp_path / "v.ome.zarr").rename(tmp_path / "ours.ome.zarr")  # a source like others
     assert read(tmp_path, "ours.ome.zarr").digest == volume.digest
 
