@@ -128,11 +128,12 @@ def commit(
     output: Output,
     product: Annotated[str, typer.Option(help="`denoised` or `uncertainty`.")],
     slabs: Annotated[list[Path], typer.Argument(help="Records of all slabs.")],
+    threads: Threads = 1,
 ) -> None:
     """Finish a denoised volume once all its slabs are written."""
     from ssdenoise.commit import commit
 
-    commit(noisy, slabs, product, output)
+    commit(noisy, slabs, product, output, threads)
 
 
 @app.command()

@@ -15,7 +15,7 @@ from ssdenoise.provenance import read_json
 from ssdenoise.store import Layout, Volume
 
 
-def commit(noisy: Path, slabs: Sequence[Path], product: str, output: Path) -> dict[str, Any]:
+def commit(noisy: Path, slabs: Sequence[Path], product: str, output: Path, threads: int = 1) -> dict[str, Any]:
     """Build the pyramid, add up the digests, and write the root `zarr.json`.
 
     Parameters
@@ -28,6 +28,8 @@ def commit(noisy: Path, slabs: Sequence[Path], product: str, output: Path) -> di
         `denoised` or `uncertainty`.
     output : Path
         Folder that holds the store.
+    threads : int
+        Shards of the pyramid written at once.
 
     Returns
     -------
@@ -62,4 +64,5 @@ def commit(noisy: Path, slabs: Sequence[Path], product: str, output: Path) -> di
                 "voxels": int(np.prod(volume.shape)),
             },
             sum_of=("seconds", "clipped_voxels"),
+            threads=threads,
         )

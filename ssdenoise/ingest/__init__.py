@@ -88,7 +88,7 @@ def ingest(
         colors = source.colors if len(source.colors) == number else (WHITE,) * number
         metadata = Metadata(spec.name, spec.voxel_size_um or source.voxel_size_um, names, colors)
         provenance = record("ingest", spec=spec.model_dump(mode="json"), inputs=inputs, code=code, clock=clock)
-        return commit(output, layout, key, metadata, {"provenance": provenance})
+        return commit(output, layout, key, metadata, {"provenance": provenance}, threads=threads)
 
 
 def tczyx(source: Source, where: str) -> da.Array:

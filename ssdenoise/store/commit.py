@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import zarr
 from yaozarrs import v05, validate_ome_object
 
 from ssdenoise.errors import MissingInputError
+from ssdenoise.grid import Region
 from ssdenoise.intensity import Intensities
 from ssdenoise.provenance import write_json
 from ssdenoise.store.shards import Layout, ShardWriter, combined, to_dtype
@@ -43,6 +46,7 @@ def commit(
     metadata: Metadata,
     provenance: Mapping[str, Any],
     sum_of: Sequence[str] = (),
+    threads: int = 1,
 ) -> dict[str, Any]:
     """Finish a store whose full-resolution shards are all written: pyramid, digests, and the root `zarr.json` last.
 
@@ -57,6 +61,8 @@ def commit(
         What else goes into the commit record.
     sum_of : sequence of str
         Facts of the shards' records to add up.
+    threads : int
+        Shards of the pyramid written at once.
 
     Returns
     -------
@@ -76,7 +82,7 @@ def commit(
     for level, shape in enumerate(shapes):
         writer = ShardWriter(store, layout.resized(shape), key, level)
         if level:
-            _downsample(writer, store / str(level - 1), scales[level], scales[level - 1])
+            _downsample(writer, store / str(level - 1), scales[level], scales[level - 1], threads)
         for index, _ in writer.regions():
             record = writer.record(index)
             if record is None:
@@ -122,20 +128,36 @@ def _pyramid(
     return shapes, scales
 
 
-def _downsample(writer: ShardWriter, finer: Path, scale: Sequence[int], finer_scale: Sequence[int]) -> None:
+def _downsample(
+    writer: ShardWriter, finer: Path, scale: Sequence[int], finer_scale: Sequence[int], threads: int
+) -> None:
     """Write one level as block means of the level before, shard by shard."""
     source = zarr.open_array(str(finer), mode="r")
     step = [a // b for a, b in zip(scale, finer_scale, strict=True)]
-    for index, region in writer.regions():
+
+    def write(shard: tuple[tuple[int, ...], Region]) -> None:
+        index, region = shard
         if writer.is_done(index):
-            continue
+            return
         fine = tuple(slice(r.start * s, min(r.stop * s, n)) for r, s, n in zip(region, step, source.shape, strict=True))
-        voxels = np.asarray(source[fine])
-        odd = [(0, -n % s) for n, s in zip(voxels.shape, step, strict=True)]
-        voxels = np.pad(voxels, odd, mode="edge")
-        split = [n for size, s in zip(voxels.shape, step, strict=True) for n in (size // s, s)]
-        mean = voxels.reshape(split).mean(axis=tuple(range(1, 10, 2)), dtype=np.float64)
-        writer.write(index, to_dtype(mean, writer.layout.dtype))
+        writer.write(index, to_dtype(_block_means(np.asarray(source[fine]), step), writer.layout.dtype))
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(write, writer.regions()))
+
+
+def _block_means(voxels: npt.NDArray[Any], step: Sequence[int]) -> npt.NDArray[np.float64]:
+    """Means over blocks of one or two voxels along each axis; the last voxel of an odd axis counts twice."""
+    exact = np.int64 if voxels.dtype.kind in "iu" else np.float64
+    for axis, s in enumerate(step):
+        if s == 1:
+            continue
+        even = voxels[(slice(None),) * axis + (slice(0, None, 2),)]
+        odd = voxels[(slice(None),) * axis + (slice(1, None, 2),)]
+        if odd.shape != even.shape:
+            odd = np.concatenate([odd, voxels[(slice(None),) * axis + (slice(-1, None),)]], axis=axis)
+        voxels = np.add(even, odd, dtype=exact)
+    return voxels / np.prod(step)
 
 
 def _ome(metadata: Metadata, scales: Sequence[Sequence[int]], totals: Sequence[Intensities]) -> dict[str, Any]:

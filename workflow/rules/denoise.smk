@@ -49,4 +49,4 @@ rule commit:
         folder=folder,
     shell:
         "python -m ssdenoise commit --noisy {input.noisy} --output {params.folder}"
-        " --product {wildcards.product} {input.slabs} 2> {log}"
+        " --product {wildcards.product} --threads {threads} {input.slabs} 2> {log}"
