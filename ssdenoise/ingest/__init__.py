@@ -95,7 +95,7 @@ def tczyx(source: Source, where: str) -> da.Array:
     """The array with all five axes in order; absent ones have length 1."""
     axes = source.axes.replace("s", "c") if "c" not in source.axes else source.axes
     unknown = [axis for axis in axes if axis not in AXES]
-    if unknown or len(set(axes)) != len(axes):
+    if unknown or len(set(axes)) != len(axes) or len(axes) != source.array.ndim:
         raise FormatError(
             f"{where} has axes {source.axes.upper()!r} of shape {source.array.shape}; needed T, C, Z, Y, X, each at "
             "most once: name them (`axes`; I and Q stand for axes that the file does not name), or select or sum the "

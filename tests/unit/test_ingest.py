@@ -218,6 +218,9 @@ WRONG = [
     pytest.param(saved(VOXELS[:0]), "a.npy", None, FormatError, "is empty", id="empty"),
     pytest.param(saved(VOXELS), "a.npy", "ZY", FormatError, "do not fit", id="too-few-axes"),
     pytest.param(saved(VOXELS), "a.npy", "QYX", FormatError, "has axes 'QYX'", id="unknown-axis"),
+    pytest.param(
+        saved(VOXELS[None, None, None]), "a.npy", None, FormatError, "shape .1, 1, 1, 5, 33, 47.", id="six-axes"
+    ),
     pytest.param(saved(VOXELS), "a.npy", "YYX", FormatError, "at most once", id="axis-twice"),
     pytest.param(saved(VOXELS.astype(np.complex64)), "a.npy", None, FormatError, "is complex64", id="dtype"),
     pytest.param(saved(VOXELS), "a.npy#z=9", None, ConfigError, "has 5 entries", id="outside"),
