@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from ssdenoise.errors import SsdenoiseError
+from ssdenoise.errors import ConfigError, SsdenoiseError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -83,22 +83,29 @@ def calibrate(
 @app.command()
 def train(
     spec: Spec,
-    noisy: Store,
-    calibration: Calibration,
+    noisy: Annotated[list[Path], typer.Option(help="Store of a noisy volume; given again for each of a group.")],
+    calibration: Annotated[list[Path], typer.Option(help="JSON file of `calibrate`, one for each noisy volume.")],
     output: Output,
     target: Annotated[
-        Path | None, typer.Option(help="Store of the second realization or, for n2c, of the clean volume.")
+        list[Path] | None,
+        typer.Option(help="Store of the second realization or, for n2c, of the clean volume; one for each."),
     ] = None,
     gpu: Gpu = 0,
     threads: Threads = 1,
 ) -> None:
-    """Train a model on a noisy volume."""
+    """Train a model on a noisy volume, or on several that are alike."""
     from ssdenoise.config.models import TrainSpec
     from ssdenoise.config.specs import parse_spec
     from ssdenoise.device import Device
-    from ssdenoise.train import train
+    from ssdenoise.train import Scene, train
 
-    train(parse_spec(TrainSpec, spec), noisy, target, calibration, output, Device.granted(gpu, threads))
+    if {len(calibration), len(target or noisy)} != {len(noisy)}:
+        raise ConfigError(
+            f"{len(noisy)} noisy volumes, {len(calibration)} calibrations and {len(target or ())} targets; needed one "
+            "calibration, and one target or none, for each noisy volume"
+        )
+    scenes = [Scene(*paths) for paths in zip(noisy, calibration, *([target] if target else []), strict=True)]
+    train(parse_spec(TrainSpec, spec), scenes, output, Device.granted(gpu, threads))
 
 
 @app.command()

@@ -92,9 +92,16 @@ class Dataset(Strict):
         "`thinning=calibrated` where a photon is not one unit); `repeats`: the time points are the same scene; "
         "`interleaved`: neighbouring time points nearly are.",
     )
-    model: Name | None = Field(
+    group: Name | None = Field(
         None,
-        description="Dataset whose models denoise this one, by noise level, method entry and seed; none is trained.",
+        description="Datasets of one group share their models, each trained on all of them: for acquisitions that are "
+        "alike, of as many channels and with the same noise.",
+    )
+    model: str | None = Field(
+        None,
+        description="What denoises this dataset, for which none is trained: a dataset or group, whose models are taken "
+        "by noise level, method entry and seed; or the folder of a model, a path with a `/`, in which `{noise}`, "
+        "`{method}` and `{seed}` stand for these.",
     )
     train_only: bool = Field(
         False, description="`true`: models are trained for other datasets, but this one is neither denoised nor scored."
@@ -133,6 +140,8 @@ class Dataset(Strict):
             raise ValueError("`clean` stands alone: noise and pairs are synthesized, the clean volume is the reference")
         if self.reference is None and self.reference_fit != "none":
             raise ValueError("`reference_fit` is for datasets with a reference; this one has none")
+        if self.group is not None and self.model is not None:
+            raise ValueError("`group` shares the training of models, `model` takes finished ones; one of the two")
         if self.clean is None and self.noise is not None:
             raise ValueError("`noise` is for datasets with a clean volume; this one has its own")
         return self
@@ -156,6 +165,11 @@ class Dataset(Strict):
         if self.pairing == "thinning" and equals and not usable:
             raise ValueError(f"`pair` is {self.pair!r}; after `thinning=` comes a gain above 0, or `calibrated`")
         return self
+
+    @property
+    def trains(self) -> str | None:
+        """Name of the models that are trained on this dataset; None if it takes others."""
+        return None if self.model else self.group or self.dataset
 
     @property
     def pairing(self) -> Pairing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ssdenoise.config.checks import check_datasets
 from ssdenoise.config.models import MEASURED, Config, Dataset, TrainSpec, read_sheet
 from ssdenoise.config.specs import (
     CalibrateSpec,
@@ -16,9 +17,8 @@ from ssdenoise.config.specs import (
     SynthesizeSpec,
     validated,
 )
-from ssdenoise.errors import ConfigError, MissingInputError
-from ssdenoise.noise import likelihoods
-from ssdenoise.provenance import code_hash, listed, zarr_metadata
+from ssdenoise.errors import ConfigError
+from ssdenoise.provenance import code_hash, zarr_metadata
 
 
 class Project:
@@ -37,87 +37,32 @@ class Project:
         self.root = root
         self._codes: dict[tuple[str, str | None], str] = {}
         self.datasets = {row.dataset: row for row in read_sheet(root / self.config.datasets)}
-        for row in self.datasets.values():
-            self._check(row)
+        check_datasets(self)
         known = {job[:3] for job in self.jobs()}
         for one in self.config.published:
             if (one.dataset, one.noise, one.method) not in known:
                 raise ConfigError(f"config: published: no {one.method!r} runs on {one.dataset!r} at {one.noise!r}")
 
-    def _check(self, row: Dataset) -> None:
-        where = f"{self.config.datasets}: dataset {row.dataset!r}"
-        for kind, names, known in (
-            ("method entry", row.methods, self.config.methods),
-            ("noise level", row.noise, self.config.noise),
-        ):
-            for name in names or ():
-                if name not in known:
-                    raise ConfigError(f"{where} names the {kind} {name!r}; the config has {listed(known) or 'none'}")
-        if row.clean is not None and not self.noise_of(row.dataset):
-            raise ConfigError(f"{where} is clean and the config has no noise levels; add one under `noise:`")
-        if row.model is not None:
-            self._check_model(row, where)
-        if row.train_only and all(other.model != row.dataset for other in self.datasets.values()):
-            raise ConfigError(
-                f"{where} is `train_only`, but no other takes its models; name it in their `model` column"
-            )
-        for name in self.methods_of(row.dataset):
-            self._check_method(row, name, where)
-        for source in (row.clean, row.noisy, row.reference, row.pair if row.pairing == "volume" else None):
-            path = self.located(source).partition("#")[0] if source else ""
-            if path and (self.root / path).is_dir() and not path.endswith(".zarr"):
-                raise MissingInputError(
-                    f"{where}: {path} is a folder; name its files by a pattern, such as {path}/*.tif"
-                )
-            if path and path not in self.downloaded and not self.files(path):
-                raise MissingInputError(f"{where}: no file {path}; it is neither on disk nor among the downloads")
+    def members(self, trained: str) -> list[Dataset]:
+        """The datasets that the models of a dataset or a group are trained on; none if it trains none."""
+        return [row for row in self.datasets.values() if row.trains == trained]
 
-    def _check_method(self, row: Dataset, name: str, where: str) -> None:
-        """Refuse a method entry that lacks what it needs, or has an option that the dataset leaves without effect."""
-        method, others = self.config.methods[name], "list other entries in its `methods` column"
-        if method.target == "clean" and row.clean is None and row.model is None:
-            raise ConfigError(f"{where} has no clean volume, which {name!r} needs; {others}")
-        if method.target == "pair" and not row.has_pair and row.model is None:
-            raise ConfigError(
-                f"{where} offers no pairs, which {name!r} needs; fill its `pair` column (a source, `thinning` "
-                f"of photon counts, `repeats` or `interleaved`) or {others}"
-            )
-        if method.averages_pair and (row.pairing != "volume" or not row.has_pair):
-            raise ConfigError(
-                f"{where} has no second realization as a volume, which `both_directions` of {name!r} denoises; {others}"
-            )
-        for level in self.noise_of(row.dataset) if method.true_noise else ():
-            true = None if level == MEASURED else self.config.noise[level].model()
-            if method.true_noise not in (fits := likelihoods(true)):
-                known = f"it is described by {listed(fits)}" if fits else "its parameters are not known"
+    def trained(self) -> list[str]:
+        """The datasets and groups that models are trained for."""
+        return list(dict.fromkeys(row.trains for row in self.datasets.values() if row.trains))
+
+    def model_folder(self, dataset: str, noise: str, method: str, seed: int) -> str:
+        """Folder of the model that denoises a dataset."""
+        row = self.datasets[dataset]
+        if row.model and "/" in row.model:
+            try:
+                return str(Path(row.model.format(noise=noise, method=method, seed=seed)))
+            except (KeyError, IndexError, ValueError):
                 raise ConfigError(
-                    f"{where}: {name!r} takes the parameters of noise as known, with `likelihood: "
-                    f"{method.true_noise}`; of {level!r} {known}"
-                )
-        if getattr(method, "planes", 0) and row.ndim == 2:
-            raise ConfigError(f"{where} has `ndim` 2, where {name!r} sees no `planes`; set `ndim` 3 or {others}")
-
-    def _check_model(self, row: Dataset, where: str) -> None:
-        """Refuse a model that is not trained, or trained on other dimensions."""
-        assert row.model is not None
-        if (other := self.datasets.get(row.model)) is None:
-            raise ConfigError(f"{where} takes its models from {row.model!r}; the sheet has {listed(self.datasets)}")
-        if row.train_only:
-            raise ConfigError(f"{where} is `train_only`, but takes its models from {row.model!r}; one of the two")
-        if other.model is not None or other.ndim != row.ndim:
-            raise ConfigError(
-                f"{where} takes its models from {row.model!r}, which trains none of {row.ndim} dimensions"
-            )
-        for what, needed, there in (
-            ("noise level", self.noise_of(row.dataset), self.noise_of(row.model)),
-            ("method entry", self.methods_of(row.dataset), self.methods_of(row.model)),
-        ):
-            if missing := [name for name in needed if name not in there]:
-                raise ConfigError(f"{where}: {row.model!r} has no models for the {what} {listed(missing)}")
-
-    def trained_on(self, dataset: str) -> str:
-        """The dataset whose models denoise a dataset."""
-        return self.datasets[dataset].model or dataset
+                    f"{self.config.datasets}: dataset {dataset!r}: `model` is {row.model!r}; in braces may stand "
+                    "`noise`, `method` and `seed`"
+                ) from None
+        return f"results/{self.config.run}/{row.model or row.trains}/{noise}/{method}/seed-{seed}"
 
     def located(self, source: str) -> str:
         """A source with its path from the project's folder: downloads are there, others under `data`."""
@@ -159,10 +104,14 @@ class Project:
 
     def jobs(self) -> list[tuple[str, str, str, int]]:
         """Dataset, noise level, method entry and seed of each score; methods that draw no lots run for one seed."""
+        return [job for row in self.datasets.values() if not row.train_only for job in self.jobs_of(row)]
+
+    def jobs_of(self, row: Dataset) -> list[tuple[str, str, str, int]]:
+        """The jobs of one dataset."""
         return [
-            (dataset, noise, method, seed)
-            for dataset, noise in self.scenes()
-            for method in self.methods_of(dataset)
+            (row.dataset, noise, method, seed)
+            for noise in self.noise_of(row.dataset)
+            for method in self.methods_of(row.dataset)
             for seed in self.config.seeds[: None if self.config.methods[method].trainable else 1]
         ]
 
@@ -186,16 +135,17 @@ class Project:
         """Options for the calibration."""
         return CalibrateSpec(repeats=self.datasets[dataset].pairing == "repeats")
 
-    def train(self, dataset: str, noise: str, method: str, seed: int) -> TrainSpec:
-        """Options for one model."""
-        row = self.datasets[dataset]
+    def train(self, trained: str, noise: str, method: str, seed: int) -> TrainSpec:
+        """Options for one model of a dataset or a group."""
+        row = self.members(trained)[0]
+        needs_pair = self.config.methods[method].target == "pair"
         return TrainSpec(
-            dataset=dataset,
+            dataset=trained,
             noise=noise,
             seed=seed,
             ndim=row.ndim,
-            pairing=row.pairing if self.config.methods[method].target == "pair" else "volume",
-            photon_gain=row.photon_gain if self.config.methods[method].target == "pair" else 1.0,
+            pairing=row.pairing if needs_pair else "volume",
+            photon_gain=row.photon_gain if needs_pair else 1.0,
             method=self.config.methods[method],
         )
 

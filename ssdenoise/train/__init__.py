@@ -1,9 +1,10 @@
-"""Train: fit one method to one noisy volume, from patches read straight from the store."""
+"""Train: fit one method to one noisy volume or to several alike, from patches read straight from their stores."""
 
 from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,30 +18,35 @@ from ssdenoise.intensity import Normalization
 from ssdenoise.methods import TrainedMethod
 from ssdenoise.model import save_tensors
 from ssdenoise.noise import stream
-from ssdenoise.provenance import Clock, code_hash, digest, file_digest, read_json, record, write_json, write_text
-from ssdenoise.store import Volume, claim
-from ssdenoise.train.inputs import check, noise_of, photon_scales, warn, warn_of_small_patches
+from ssdenoise.provenance import Clock, code_hash, digest, read_json, record, write_json, write_text
+from ssdenoise.store import claim
+from ssdenoise.train.inputs import (
+    Scene,
+    check,
+    input_digests,
+    noise_of,
+    photon_scales,
+    pooled,
+    typical_noise,
+    warn,
+    warn_of_small_patches,
+)
 from ssdenoise.train.loop import optimise
 from ssdenoise.train.sampling import Sampler, central_crops
+
+__all__ = ["Scene", "train"]
 
 log = logging.getLogger(__name__)
 
 
-def train(
-    spec: TrainSpec, noisy: Path, target: Path | None, calibration: Path, output: Path, device: Device = CPU
-) -> dict[str, Any]:
+def train(spec: TrainSpec, scenes: Sequence[Scene], output: Path, device: Device = CPU) -> dict[str, Any]:
     """Train a model, or fit a baseline.
 
     Parameters
     ----------
     spec : TrainSpec
-    noisy : Path
-        Store of the noisy volume.
-    target : Path or None
-        Store of the second realization or, for methods that need it, of the clean volume; None for methods without
-        target, and for pairs that the noisy volume itself offers.
-    calibration : Path
-        Noise parameters of the noisy volume.
+    scenes : sequence of Scene
+        Stores and calibrations of one volume, or of several that are alike: as many channels, the same noise.
     output : Path
         Folder for `model.safetensors`, `model.json` and `history.csv`; a checkpoint found there is continued if it
         was made from the same options, inputs and code.
@@ -56,43 +62,49 @@ def train(
     TrainingDiverged
         If the loss is not finite.
     ConfigError, FormatError
-        If the volumes do not offer what the method needs.
+        If the volumes do not offer what the method needs, or are not alike.
+
+    Notes
+    -----
+    Several volumes are normalised by the intensities of all together. Of their calibrations the one is taken whose
+    noise is neither strong nor weak among them.
     """
     with claim(output / "train.lock"):
-        return _train(spec, noisy, target, calibration, output, device)
+        return _train(spec, scenes, output, device)
 
 
-def _train(
-    spec: TrainSpec, noisy: Path, target: Path | None, calibration: Path, output: Path, device: Device
-) -> dict[str, Any]:
+def _train(spec: TrainSpec, scenes: Sequence[Scene], output: Path, device: Device) -> dict[str, Any]:
     clock, code = Clock(), code_hash("train", spec.method.name)
-    volumes = [Volume(noisy)] + ([Volume(target)] if target else [])
+    volumes = [scene.volumes() for scene in scenes]
     check(spec, volumes)
-    found = read_json(calibration)
-    method, channels = spec.method.calibrated(found), volumes[0].shape[1]
+    normalization = Normalization.of(pooled([noisy for noisy, *_ in volumes]))
+    calibrations = [read_json(scene.calibration) for scene in scenes]
+    typical = typical_noise(scenes, calibrations, normalization)
+    noisy, found = volumes[typical][0], calibrations[typical]
+    method, channels = spec.method.calibrated(found), noisy.shape[1]
     warn(method, found, spec.ndim)
-    normalization = Normalization.of(volumes[0].intensities())
-    inputs = {"noisy": volumes[0].digest, "calibration": file_digest(calibration)}
-    if target:
-        inputs["target"] = volumes[1].digest
+    inputs = input_digests(scenes, volumes)
     torch.manual_seed(_torch_seed(spec, "init"))
     noise = [
         models.normalized(offset, scale)
         for models, offset, scale in zip(
-            noise_of(method, volumes[0], found), normalization.offset, normalization.scale, strict=True
+            noise_of(method, [noisy for noisy, *_ in volumes], found),
+            normalization.offset,
+            normalization.scale,
+            strict=True,
         )
     ]
     net = method.build(channels, spec.ndim, noise)
     output.mkdir(parents=True, exist_ok=True)
     resumed, earlier, fitted = 0, 0.0, {}
     if isinstance(method, TrainedMethod):
-        photons = photon_scales(spec, found)
+        photons = [photon_scales(spec, calibration) for calibration in calibrations]
         sampler = Sampler(spec, method, volumes, normalization, net.stride, photons)
-        warn_of_small_patches(method, net.halo, sampler.patch, volumes[0].shape)
+        warn_of_small_patches(method, net.halo, sampler.patch, noisy.shape)
         key = digest(dump(spec), json.dumps(inputs), code, device.kind)
         net, resumed, earlier = optimise(net, method, sampler, output, key, device)
     else:
-        method.fit(net, central_crops(volumes[0], spec.ndim, normalization))
+        method.fit(net, central_crops(noisy, spec.ndim, normalization))
         fitted = {name: value.tolist() for name, value in net.named_buffers()}
         log.info("chosen, in normalised units where it is an intensity: %s", fitted)
         write_text(output / "history.csv", "step,learning_rate,loss,validation_loss\n")

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import reduce
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ssdenoise.config.models import TrainSpec
 from ssdenoise.errors import ConfigError, FormatError
+from ssdenoise.intensity import Intensities, Normalization
 from ssdenoise.methods import Method
 from ssdenoise.noise import ImpulseModel, NoiseModel, NoiseModels, correlated_offsets, likelihoods, noise_models
-from ssdenoise.provenance import inline, listed
+from ssdenoise.provenance import file_digest, inline, listed
 from ssdenoise.store import Volume
 
 log = logging.getLogger(__name__)
@@ -24,9 +29,48 @@ READ_NOISE = 0.5
 #: Factor between the calibrated gain and the one that photons are thinned by, and offset in photons, that are told.
 GAINS, OFFSET = 1.5, 3.0
 
+#: Factor between the standard deviations of the noise of two volumes of a group from which on it is told.
+NOISES = 1.5
 
-def check(spec: TrainSpec, volumes: Sequence[Volume]) -> None:
-    """Refuse volumes that do not offer the pairs or the target that the method needs."""
+
+@dataclass(frozen=True)
+class Scene:
+    """What a training gets of one volume.
+
+    Attributes
+    ----------
+    noisy : Path
+        Store of the noisy volume.
+    calibration : Path
+        Its noise parameters.
+    target : Path or None
+        Store of the second realization or, for methods that need it, of the clean volume; None for methods without
+        target, and for pairs that the noisy volume itself offers.
+    """
+
+    noisy: Path
+    calibration: Path
+    target: Path | None = None
+
+    def volumes(self) -> list[Volume]:
+        """The noisy volume and, where there is one, the target."""
+        return [Volume(self.noisy)] + ([Volume(self.target)] if self.target else [])
+
+
+def check(spec: TrainSpec, scenes: Sequence[Sequence[Volume]]) -> None:
+    """Refuse volumes that are not alike, or do not offer the pairs or the target that the method needs."""
+    first = scenes[0][0]
+    for noisy, *_ in scenes:
+        if noisy.shape[1] != first.shape[1]:
+            raise FormatError(
+                f"{noisy.path} has {noisy.shape[1]} channels, {first.path} {first.shape[1]}; a model is trained on "
+                "volumes with as many: put them into groups of their own"
+            )
+    for volumes in scenes:
+        _check_pairs(spec, volumes)
+
+
+def _check_pairs(spec: TrainSpec, volumes: Sequence[Volume]) -> None:
     method, noisy = spec.method, volumes[0]
     if (method.target == "clean" or (method.target and spec.pairing == "volume")) and len(volumes) < 2:
         needed = {"pair": "a pair; give it as --target, or another `pairing`", "clean": "the clean volume as --target"}
@@ -47,6 +91,54 @@ def check(spec: TrainSpec, volumes: Sequence[Volume]) -> None:
 
 def _counts(volume: Volume) -> bool:
     return volume.array.dtype.kind == "u"
+
+
+def pooled(volumes: Sequence[Volume]) -> list[Intensities]:
+    """Intensities of each channel in all volumes together."""
+    return [
+        reduce(Intensities.__add__, channel)
+        for channel in zip(*(volume.intensities() for volume in volumes), strict=True)
+    ]
+
+
+def input_digests(scenes: Sequence[Scene], volumes: Sequence[Sequence[Volume]]) -> dict[str, str]:
+    """Name and digest of each input, numbered where there are several scenes."""
+    found: dict[str, str] = {}
+    for number, (scene, (noisy, *target)) in enumerate(zip(scenes, volumes, strict=True)):
+        digests = {"noisy": noisy.digest, "calibration": file_digest(scene.calibration)}
+        digests |= {"target": target[0].digest} if target else {}
+        found |= {f"{name} {number}" if len(scenes) > 1 else name: one for name, one in digests.items()}
+    return found
+
+
+def typical_noise(
+    scenes: Sequence[Scene], calibrations: Sequence[Mapping[str, Any]], normalization: Normalization
+) -> int:
+    """Number of the scene whose noise at the mean intensity is the median; those with other noise are told.
+
+    The parameters of a single volume are taken, not the mean over all: they were fitted together.
+    """
+    logs = np.array(
+        [
+            [
+                0.5 * np.log(max(float(one.poisson_gaussian.variance(mean)), np.finfo(float).tiny))
+                for one, mean in zip(noise_models(calibration), normalization.offset, strict=True)
+            ]
+            for calibration in calibrations
+        ]
+    )
+    typical = int(np.argsort(logs.mean(axis=1), kind="stable")[(len(logs) - 1) // 2])
+    for scene, one in zip(scenes, logs, strict=True):
+        factor = float(np.exp(np.abs(one - logs[typical]).max()))
+        if factor > NOISES:
+            log.warning(
+                "%s: the standard deviation of its noise is %.2g times that of %s, or a fraction as small, and one "
+                "model is to suit both; a `group` of volumes with like noise is better",
+                scene.noisy,
+                factor,
+                scenes[typical].noisy,
+            )
+    return typical
 
 
 def photon_scales(spec: TrainSpec, calibration: Mapping[str, Any]) -> list[tuple[float, float]]:
@@ -81,22 +173,25 @@ def photon_scales(spec: TrainSpec, calibration: Mapping[str, Any]) -> list[tuple
     return [(one.gain, one.offset) for one in found]
 
 
-def noise_of(method: Method, noisy: Volume, calibration: Mapping[str, Any]) -> list[NoiseModels]:
+def noise_of(method: Method, volumes: Sequence[Volume], calibration: Mapping[str, Any]) -> list[NoiseModels]:
     """Noise parameters of each channel as the method asks for: calibrated, or those of the synthesis."""
     calibrated = noise_models(calibration)
     if method.true_noise is None:
         return calibrated
-    if "noise" not in noisy.record:
-        raise ConfigError(
-            f"{noisy.path} was measured, or its noise varies: its parameters are not known; use `parameters: "
-            "calibrated` or `unknown`"
-        )
-    drawn = noisy.record["noise"]
+    for volume in volumes:
+        if "noise" not in volume.record:
+            raise ConfigError(
+                f"{volume.path} was measured, or its noise varies: its parameters are not known; use `parameters: "
+                "calibrated` or `unknown`"
+            )
+        if volume.record["noise"] != volumes[0].record["noise"]:
+            raise ConfigError(f"{volume.path} was drawn with other noise than {volumes[0].path}; group like ones")
+    drawn = volumes[0].record["noise"]
     true = ImpulseModel(**drawn) if "share" in drawn else NoiseModel(**drawn)
     if method.true_noise not in (fits := likelihoods(true)):
         raise ConfigError(
-            f"{noisy.path} was drawn with {drawn}, which `likelihood: {method.true_noise}` cannot describe; needed "
-            f"{listed(fits)}"
+            f"{volumes[0].path} was drawn with {drawn}, which `likelihood: {method.true_noise}` cannot describe; "
+            f"needed {listed(fits)}"
         )
     if isinstance(true, ImpulseModel):
         return [replace(one, impulse=true) for one in calibrated]

@@ -1,10 +1,9 @@
-"""Patches of a volume, read straight from its store."""
+"""Patches of the volumes of a training, and the batches made of them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
@@ -19,83 +18,75 @@ from ssdenoise.intensity import Normalization
 from ssdenoise.methods import Batch, TrainedMethod
 from ssdenoise.noise import stream, thin
 from ssdenoise.store import Volume
+from ssdenoise.train.pool import FRAMES, PATCHES_PER_PART, POOL_BYTES, Part, Pool, parts_of
 
-#: Share of the volume's cells, a patch large, that no training patch touches, and the batches that this is at most.
+#: Share of the cells, each a patch large, that no training patch touches, and the batches that this is at most.
 HELD_OUT, VALIDATED = 0.05, 4
 
 #: Probability of a photon to go to the first image of a thinned pair.
 THINNING = 0.5
 
-#: Bytes of decoded chunks that a sampler keeps.
-CACHE_BYTES = 256 * 2**20
+#: Number of a scene, a time point, and an index along Z, Y, X.
+Cell = tuple[int, ...]
 
 
 class Sampler:
-    """Random patches of a noisy volume, in normalised units; a pure function of the step.
+    """Random patches of noisy volumes, in normalised units; a pure function of the step.
 
     Parameters
     ----------
     spec : TrainSpec
     method : TrainedMethod
-    volumes : sequence of Volume
-        The noisy volume and, where there is one, the target: the second realization or the clean volume.
+    scenes : sequence of sequence of Volume
+        Of each scene the noisy volume and, where there is one, the target: the second realization or the clean volume.
     normalization : Normalization
-        Of the noisy volume; the target is normalised by it too.
+        Of the noisy volumes; the targets are normalised by it too.
     stride : sequence of int
         Of the network, per spatial axis: patches are cut to a multiple of it.
-    photons : sequence of pair of float
-        Gain and offset of each channel, for pairs by thinning.
+    photons : sequence of sequence of pair of float, optional
+        For pairs by thinning: of each scene the gain and offset of each channel.
 
     Raises
     ------
     FormatError
-        If the volume is smaller than the stride.
+        If a volume is smaller than the stride.
 
     Notes
     -----
-    The volume is cut into cells of a patch's size. A few cells are held out for validation, and training patches
-    that touch one are drawn again. Of a volume of few cells none is held out, as little would be left beside it: then
-    validation is on what training sees. Decoded chunks are kept in a bounded cache, least recently used out first.
+    Volumes are cut into cells of a patch's size. A few cells are held out for validation, and training patches that
+    touch one are drawn again. Of few cells none is held out, as little would be left beside them: then validation is
+    on what training sees. Patches are cut from what the pool holds, where each voxel is as likely as any other.
     """
 
     def __init__(
         self,
         spec: TrainSpec,
         method: TrainedMethod,
-        volumes: Sequence[Volume],
+        scenes: Sequence[Sequence[Volume]],
         normalization: Normalization,
         stride: Sequence[int],
-        photons: Sequence[tuple[float, float]] = ((1.0, 0.0),),
+        photons: Sequence[Sequence[tuple[float, float]]] = (),
     ) -> None:
-        self.spec, self.method, self.normalization = spec, method, normalization
-        self.gain, self.offset = (np.array(values)[:, None, None, None] for values in zip(*photons, strict=True))
+        self.spec, self.method, self.scenes, self.normalization = spec, method, scenes, normalization
+        self.photons = photons or [[(1.0, 0.0)] * scenes[0][0].shape[1]] * len(scenes)
         self.pairing = spec.pairing if method.target == "pair" else "volume"
-        t, _, *self.size = volumes[0].shape
-        wanted = method.patch_size(spec.ndim)
-        *in_z, y, x = stride
-        steps = (*(in_z or [1]), y * method.patch_factor, x * method.patch_factor)
-        self.patch = tuple(min(p, n) // s * s for p, n, s in zip(wanted, self.size, steps, strict=True))
-        if 0 in self.patch:
-            raise FormatError(
-                f"{volumes[0].path} has {self.size} voxels (ZYX) and the patch {wanted}; {method.name} needs at least "
-                f"{steps} of each"
-            )
-        self.readers = [_cached_reader(volume, CACHE_BYTES // len(volumes)) for volume in volumes]
         # time points that make pairs show the same scene: a cell is held out of all of them
         self.still = self.pairing in ("repeats", "interleaved")
-        frames = 1 if self.still else t
-        cells = list(product(range(frames), *(range(n // p) for n, p in zip(self.size, self.patch, strict=True))))
-        self.frames = t
         self.patches = method.patches_per_step(spec.ndim)
-        held = min(int(HELD_OUT * len(cells)), VALIDATED * self.patches)
-        order = stream(spec.seed, spec.dataset, "held out").permutation(len(cells))
-        self.validation_cells = [cells[i] for i in order[: held or self.patches]]
-        self.held_out = set(self.validation_cells[:held])
+        self.patch = self._patch(stride)
+        self.validation_cells, self.held_out = self._chosen_cells()
+        self.pool = self._pool()
 
     def batch(self, step: int) -> tuple[Batch, torch.Generator]:
         """Training patches of a step, randomly turned and flipped, and the generator for the loss."""
         rng = stream(self.spec.seed, self.spec.dataset, self.spec.noise, self.method.name, "step", step)
-        pairs = [self._pair(*self._place(rng), rng, augment=True) for _ in range(self.patches)]
+        held = self.pool.at(step)
+        share = np.array([part.voxels for part, _ in held]) / sum(part.voxels for part, _ in held)
+        pairs = []
+        for _ in range(self.patches):
+            part, volumes = held[int(rng.choice(len(held), p=share)) if len(held) > 1 else 0]
+            place = (a - s.start for a, s in zip(self._place(part, rng), part.region, strict=True))
+            pairs.append(self._pair(volumes, part.scene, tuple(place), rng, augment=True))
         return self._collate(pairs), torch.Generator().manual_seed(int(rng.integers(2**63)))
 
     def validation(self) -> list[tuple[Batch, torch.Generator]]:
@@ -103,33 +94,93 @@ class Sampler:
         batches = []
         for first in range(0, len(self.validation_cells), self.patches):
             rng = stream(self.spec.seed, self.spec.dataset, "validation", first)
-            chosen = self.validation_cells[first : first + self.patches]
-            pairs = [
-                self._pair(cell[0], tuple(i * p for i, p in zip(cell[1:], self.patch, strict=True)), rng, augment=False)
-                for cell in chosen
-            ]
+            pairs = []
+            for scene, frame, *cell in self.validation_cells[first : first + self.patches]:
+                place = (frame, *(i * p for i, p in zip(cell, self.patch, strict=True)))
+                volumes = [volume.array for volume in self.scenes[scene]]
+                pairs.append(self._pair(volumes, scene, place, rng, augment=False))
             batches.append((self._collate(pairs), torch.Generator().manual_seed(first)))
         return batches
 
-    def _place(self, rng: np.random.Generator) -> tuple[int, tuple[int, ...]]:
-        """Frame and origin of a patch that touches no held-out cell."""
+    def _patch(self, stride: Sequence[int]) -> tuple[int, ...]:
+        """Size of patches: what is wanted, cut to the smallest volume and to whole strides."""
+        wanted = self.method.patch_size(self.spec.ndim)
+        *in_z, y, x = stride
+        steps = (*(in_z or [1]), y * self.method.patch_factor, x * self.method.patch_factor)
+        size = [min(n) for n in zip(*(volumes[0].shape[2:] for volumes in self.scenes), strict=True)]
+        patch = tuple(min(p, n) // s * s for p, n, s in zip(wanted, size, steps, strict=True))
+        if 0 in patch:
+            smallest = min((volumes[0] for volumes in self.scenes), key=lambda volume: math.prod(volume.shape[2:]))
+            raise FormatError(
+                f"{smallest.path} has {smallest.shape[2:]} voxels (ZYX) and the patch {wanted}; {self.method.name} "
+                f"needs at least {steps} of each"
+            )
+        return patch
+
+    def _chosen_cells(self) -> tuple[list[Cell], set[Cell]]:
+        """Cells to validate on, and those of them that are held out of training."""
+        grids = [
+            (1 if self.still else t, *(n // p for n, p in zip(size, self.patch, strict=True)))
+            for t, _, *size in (volumes[0].shape for volumes in self.scenes)
+        ]
+        ends = np.cumsum([math.prod(grid) for grid in grids])
+        held = min(int(HELD_OUT * ends[-1]), VALIDATED * self.patches)
+        rng = stream(self.spec.seed, self.spec.dataset, "held out")
+        chosen = []
+        for number in rng.choice(ends[-1], held or min(self.patches, int(ends[-1])), replace=False):
+            scene = int(np.searchsorted(ends, number, side="right"))
+            within = number - (ends[scene] - math.prod(grids[scene]))
+            chosen.append((scene, *map(int, np.unravel_index(within, grids[scene]))))
+        return chosen, set(chosen[:held])
+
+    def _pool(self) -> Pool:
+        """The pool: of all volumes, if they fit into it, or of their shards."""
+        bytes_of = [sum(volume.array.nbytes for volume in volumes) for volumes in self.scenes]
+        parts = []
+        for scene, volumes in enumerate(self.scenes):
+            t, _, *size = volumes[0].shape
+            if sum(bytes_of) <= POOL_BYTES:
+                parts.append(Part(scene, tuple(slice(0, n) for n in (t, *size))))
+            else:
+                frames = min(t, FRAMES) if self.still else 1
+                parts += parts_of(scene, (t, *size), volumes[0].layout.shard[2:], self.patch, frames)
+        voxel = max(b // math.prod(volumes[0].shape) for b, volumes in zip(bytes_of, self.scenes, strict=True))
+        largest = voxel * self.scenes[0][0].shape[1] * max(part.voxels for part in parts)
+        held = len(parts) if sum(bytes_of) <= POOL_BYTES else max(1, POOL_BYTES // largest)
+        steps = max(1, PATCHES_PER_PART // self.patches)
+        return Pool(parts, held, steps, self._read, (self.spec.seed, self.spec.dataset))
+
+    def _read(self, part: Part) -> list[npt.NDArray[Any]]:
+        """A part of each of its scene's volumes, TCZYX."""
+        t, *zyx = part.region
+        return [volume.read((t, slice(None), *zyx)) for volume in self.scenes[part.scene]]
+
+    def _place(self, part: Part, rng: np.random.Generator) -> tuple[int, ...]:
+        """Time point and origin of a patch that touches no held-out cell, T, Z, Y, X."""
+        frames, *zyx = part.region
         while True:
-            frame = int(rng.integers(self.frames))
-            origin = tuple(int(rng.integers(n - p + 1)) for n, p in zip(self.size, self.patch, strict=True))
+            frame = int(rng.integers(frames.start, frames.stop))
+            origin = [int(rng.integers(s.start, s.stop - p + 1)) for s, p in zip(zyx, self.patch, strict=True)]
             touched = product(*(range(o // p, (o + p - 1) // p + 1) for o, p in zip(origin, self.patch, strict=True)))
-            where = 0 if self.still else frame
-            if not any((where, *cell) in self.held_out for cell in touched):
-                return frame, origin
+            where = (part.scene, 0 if self.still else frame)
+            if not any((*where, *cell) in self.held_out for cell in touched):
+                return (frame, *origin)
 
     def _pair(
-        self, frame: int, origin: Sequence[int], rng: np.random.Generator, *, augment: bool
+        self, volumes: Sequence[Any], scene: int, place: Sequence[int], rng: np.random.Generator, *, augment: bool
     ) -> list[npt.NDArray[np.float32]]:
-        """A patch of the noisy volume and, where the method has one, of its target, (C, [Z,] Y, X)."""
-        patches = [read(frame, origin, self.patch) for read in self.readers]
+        """A patch of the noisy volume and, where the method has one, of its target, (C, [Z,] Y, X).
+
+        `volumes` are arrays TCZYX, in memory or on disk, in which the patch begins at `place` (T, Z, Y, X).
+        """
+        frame, box = place[0], tuple(slice(o, o + p) for o, p in zip(place[1:], self.patch, strict=True))
+        patches = [np.asarray(volume[(slice(frame, frame + 1), slice(None), *box)])[0] for volume in volumes]
         if self.pairing == "thinning":
-            patches = list(thin(patches[0], THINNING, rng, self.gain, self.offset))
+            gain, offset = (np.array(n)[:, None, None, None] for n in zip(*self.photons[scene], strict=True))
+            patches = list(thin(patches[0], THINNING, rng, gain, offset))
         elif self.pairing in ("repeats", "interleaved"):
-            patches = [patches[0], self.readers[0](self._partner(frame, rng), origin, self.patch)]
+            other = self._partner(frame, volumes[0].shape[0], rng)
+            patches = [patches[0], np.asarray(volumes[0][(slice(other, other + 1), slice(None), *box)])[0]]
         if self.method.target == "pair" and augment and rng.integers(2):
             patches.reverse()  # either realization can be the input
         quarter, flip = (int(rng.integers(4)), int(rng.integers(2))) if augment else (0, 0)
@@ -144,42 +195,15 @@ class Sampler:
             out.append(np.ascontiguousarray(turned if self.spec.ndim == 3 else turned[:, 0]))
         return out
 
-    def _partner(self, frame: int, rng: np.random.Generator) -> int:
+    def _partner(self, frame: int, frames: int, rng: np.random.Generator) -> int:
         """Another time point of the same scene: any of the repeats, or one of the two neighbours."""
-        others = [frame - 1, frame + 1] if self.pairing == "interleaved" else range(self.frames)
-        others = [other for other in others if other != frame and 0 <= other < self.frames]
+        others = [frame - 1, frame + 1] if self.pairing == "interleaved" else range(frames)
+        others = [other for other in others if other != frame and 0 <= other < frames]
         return others[int(rng.integers(len(others)))]
 
     @staticmethod
     def _collate(pairs: Sequence[Sequence[npt.NDArray[np.float32]]]) -> Batch:
         return Batch(*(torch.from_numpy(np.stack(patches)) for patches in zip(*pairs, strict=True)))
-
-
-def _cached_reader(volume: Volume, cache_bytes: int) -> Callable[[int, Sequence[int], Sequence[int]], npt.NDArray[Any]]:
-    """Function of frame, origin and size (ZYX) that returns (C, Z, Y, X), with a cache of decoded chunks."""
-    _, channels, *size = volume.shape
-    chunk = volume.layout.chunk[2:]
-    chunk_bytes = channels * math.prod(chunk) * volume.array.dtype.itemsize
-
-    @lru_cache(maxsize=max(8, cache_bytes // chunk_bytes))
-    def decoded(frame: int, *index: int) -> npt.NDArray[Any]:
-        place = (slice(i * c, min((i + 1) * c, n)) for i, c, n in zip(index, chunk, size, strict=True))
-        return np.asarray(volume.read((slice(frame, frame + 1), slice(None), *place))[0])
-
-    def read(frame: int, origin: Sequence[int], shape: Sequence[int]) -> npt.NDArray[Any]:
-        out = np.empty((channels, *shape), volume.array.dtype)
-        spans = [range(o // c, (o + n - 1) // c + 1) for o, n, c in zip(origin, shape, chunk, strict=True)]
-        for index in product(*spans):
-            block = decoded(frame, *index)
-            source, target = [], []
-            for i, c, o, n in zip(index, chunk, origin, shape, strict=True):
-                start, stop = max(o, i * c), min(o + n, (i + 1) * c)
-                source.append(slice(start - i * c, stop - i * c))
-                target.append(slice(start - o, stop - o))
-            out[(slice(None), *target)] = block[(slice(None), *source)]
-        return out
-
-    return read
 
 
 def central_crops(volume: Volume, ndim: int, normalization: Normalization) -> Tensor:

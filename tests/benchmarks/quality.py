@@ -102,11 +102,8 @@ def seconds_per_step(spec: TrainSpec, folder: Path) -> float:
     normalization = Normalization.of(volumes[0].intensities())
     noise = noise_models(read_json(folder / "calibration.json"))[0]
     net = spec.method.build(1, 2, [noise.normalized(normalization.offset[0], normalization.scale[0])])
-    sampler = Sampler(spec, spec.method, volumes, normalization, net.stride)
+    sampler = Sampler(spec, spec.method, [volumes], normalization, net.stride)
     optimiser = torch.optim.Adam(net.parameters())
-    for index in range(400):  # fill the cache of decoded chunks, as the first steps of a training do
-        for reader in sampler.readers:
-            reader(0, (index, 0, 0), (1, 180, 180))
     times = []
     for step in range(80):
         start = time.perf_counter()

@@ -16,7 +16,7 @@ from ssdenoise.denoise import denoise
 from ssdenoise.device import Device
 from ssdenoise.methods import METHODS
 from ssdenoise.store import Volume
-from ssdenoise.train import train
+from ssdenoise.train import Scene, train
 from tests.conftest import CPU
 
 pytestmark = [
@@ -33,7 +33,9 @@ def test_training_and_inference_on_the_gpu(name: str, ndim: int, counts: Volume,
     spec = TrainSpec(dataset="d", noise="n", seed=0, ndim=ndim, pairing="thinning", method=method)  # type: ignore[arg-type]
     calibrate(CalibrateSpec(), counts.path, tmp_path / "c.json")
     clean = counts.path if METHODS[name].target == "clean" else None
-    results = [train(spec, counts.path, clean, tmp_path / "c.json", tmp_path / f"model{i}", gpu) for i in range(2)]
+    results = [
+        train(spec, [Scene(counts.path, tmp_path / "c.json", clean)], tmp_path / f"model{i}", gpu) for i in range(2)
+    ]
     assert "cpu" not in results[0]["provenance"]["device"]
     weights = [(tmp_path / f"model{i}" / "model.safetensors").read_bytes() for i in range(2)]
     assert weights[0] == weights[1]

@@ -79,7 +79,7 @@ def test_a_dataset_can_take_another_one_s_models(tmp_path: Path) -> None:
     (tmp_path / "a.npy").touch()
     (tmp_path / "datasets.tsv").write_text("dataset\tnoisy\tmodel\na\ta.npy\t\nb\ta.npy\ta\n")
     found = Project({"run": "r", "datasets": "datasets.tsv", "methods": {"n2v": {"name": "n2v"}}}, tmp_path)
-    assert [found.trained_on(name) for name in found.datasets] == ["a", "a"]
+    assert [found.model_folder(name, "measured", "n2v", 0).split("/")[2] for name in found.datasets] == ["a", "a"]
     assert len(found.jobs()) == 2
 
 
@@ -194,8 +194,10 @@ WRONG = [
         "`mask` covers all neighbours",
         id="mask-too-large",
     ),
-    pytest.param({}, {"model": "x"}, "takes its models from 'x'; the sheet has d", id="model-of-nothing"),
-    pytest.param({}, {"model": "d"}, "which trains none of 2 dimensions", id="model-of-itself"),
+    pytest.param(
+        {}, {"model": "x"}, "takes its models from 'x'; the sheet trains those of no dataset", id="model-of-nothing"
+    ),
+    pytest.param({}, {"model": "d"}, "the sheet trains those of no dataset", id="model-of-itself"),
     pytest.param({}, {"noisy": "*.tif"}, "no file *.tif", id="empty-pattern"),
     pytest.param(
         {"methods": {"h": {"name": "hqssl", "likelihood": "impulse"}}},

@@ -19,7 +19,7 @@ from ssdenoise.errors import FormatError, MissingInputError
 from ssdenoise.methods import METHODS
 from ssdenoise.model import load_model
 from ssdenoise.store import ShardWriter, Volume
-from ssdenoise.train import train
+from ssdenoise.train import Scene, train
 from tests.conftest import CPU, make_store, scene
 
 SPEC = DenoiseSpec(denoised_dtype="same")
@@ -38,7 +38,7 @@ def make_model(folder: Path, volume: Volume, name: str, ndim: int, **more: objec
     )  # type: ignore[arg-type]
     calibrate(CalibrateSpec(), volume.path, folder / "calibration.json")
     clean = volume.path if METHODS[name].target == "clean" else None
-    train(spec, volume.path, clean, folder / "calibration.json", folder / "model", CPU)
+    train(spec, [Scene(volume.path, folder / "calibration.json", clean)], folder / "model", CPU)
     return folder / "model"
 
 

@@ -12,7 +12,7 @@ from ssdenoise.calibrate import calibrate
 from ssdenoise.config.models import TrainSpec
 from ssdenoise.config.specs import CalibrateSpec, DenoiseSpec
 from ssdenoise.methods import METHODS
-from ssdenoise.train import train
+from ssdenoise.train import Scene, train
 from tests.conftest import CPU, make_store, scene
 from tests.unit.test_denoise import run
 
@@ -34,7 +34,7 @@ def gained(folder: Path, noise: str, **options: object) -> float:
     calibrate(CalibrateSpec(), volume.path, folder / "c.json")
     spec = TrainSpec(dataset="d", noise="n", seed=0, ndim=2, method=METHODS[name](**options))  # type: ignore[arg-type]
     target = clean.path if spec.method.target == "clean" else None
-    train(spec, volume.path, target, folder / "c.json", folder / name, CPU)
+    train(spec, [Scene(volume.path, folder / "c.json", target)], folder / name, CPU)
     denoised = run(DenoiseSpec(denoised_dtype="float32"), volume, folder / name, folder / f"{name} out")
     error = np.mean((denoised.read((slice(None),) * 5) - CLEAN) ** 2)
     return float(10 * np.log10(np.mean((noisy - CLEAN) ** 2) / error))

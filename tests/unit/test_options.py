@@ -23,7 +23,7 @@ from ssdenoise.methods.sasl import EIGHT_BIT, SASL, texture
 from ssdenoise.methods.structn2v import StructN2V
 from ssdenoise.model import load_model
 from ssdenoise.store import Volume
-from ssdenoise.train import loop, train
+from ssdenoise.train import Scene, loop, train
 from ssdenoise.train.inputs import photon_scales
 from ssdenoise.train.sampling import Sampler
 from tests.conftest import CPU, NOISE, make_store, scene, spec_for
@@ -75,9 +75,9 @@ def test_the_average_of_weights_is_exponential_and_survives_a_kill(
     monkeypatch.setattr(N2V, "loss", spy)
     dies = False
     spec = spec_for("n2v", weight_average=0.35)
-    train(spec, counts.path, None, tmp_path / "c.json", tmp_path / "whole", CPU)
+    train(spec, [Scene(counts.path, tmp_path / "c.json")], tmp_path / "whole", CPU)
     plain = spec_for("n2v")
-    train(plain, counts.path, None, tmp_path / "c.json", tmp_path / "plain", CPU)
+    train(plain, [Scene(counts.path, tmp_path / "c.json")], tmp_path / "plain", CPU)
     last = next(load_model(tmp_path / "plain").net.parameters()).detach()
     average = seen[1]  # weights after the first step, after which the average begins
     for number, weights in enumerate([*seen[2:6], last], 1):
@@ -90,9 +90,9 @@ def test_the_average_of_weights_is_exponential_and_survives_a_kill(
     dies = True
     seen.clear()
     with pytest.raises(KeyboardInterrupt):
-        train(spec, counts.path, None, tmp_path / "c.json", tmp_path / "killed", CPU)
+        train(spec, [Scene(counts.path, tmp_path / "c.json")], tmp_path / "killed", CPU)
     dies = False
-    resumed = train(spec, counts.path, None, tmp_path / "c.json", tmp_path / "killed", CPU)
+    resumed = train(spec, [Scene(counts.path, tmp_path / "c.json")], tmp_path / "killed", CPU)
     assert resumed["provenance"]["resumed_at_step"] == 4
     weights = [(tmp_path / folder / "model.safetensors").read_bytes() for folder in ("killed", "whole")]
     assert weights[0] == weights[1]
@@ -258,7 +258,7 @@ def test_time_points_make_pairs(pairing: str, distances: set[int], tmp_path: Pat
     frames = np.arange(4, dtype=np.float32)[:, None, None, None, None] * np.ones((4, 1, 1, 80, 80), np.float32)
     volume = make_store(tmp_path, "frames", frames)
     spec = spec_for("n2n", pairing=pairing)
-    sampler = Sampler(spec, spec.method, [volume], Normalization((0.0,), (1.0,)), (8, 8))  # type: ignore[arg-type]
+    sampler = Sampler(spec, spec.method, [[volume]], Normalization((0.0,), (1.0,)), (8, 8))  # type: ignore[arg-type]
     found = set()
     for step in range(60):
         batch = sampler.batch(step)[0]
@@ -266,13 +266,13 @@ def test_time_points_make_pairs(pairing: str, distances: set[int], tmp_path: Pat
         found |= {int(d) for d in (batch.target - batch.noisy)[:, 0, 0, 0]}
     assert found == distances
     if pairing == "repeats":  # what is held out is held out of all repeats
-        assert {cell[0] for cell in sampler.held_out} == {0}
+        assert {cell[1] for cell in sampler.held_out} == {0}
 
 
 def test_repeats_need_several_time_points(counts: Volume, tmp_path: Path) -> None:
     calibrate(CalibrateSpec(), counts.path, tmp_path / "c.json")
     with pytest.raises(FormatError, match="at least two"):
-        train(spec_for("n2n", pairing="repeats"), counts.path, None, tmp_path / "c.json", tmp_path / "m", CPU)
+        train(spec_for("n2n", pairing="repeats"), [Scene(counts.path, tmp_path / "c.json")], tmp_path / "m", CPU)
 
 
 def test_calibrated_thinning_needs_photon_noise(tmp_path: Path) -> None:
@@ -280,7 +280,7 @@ def test_calibrated_thinning_needs_photon_noise(tmp_path: Path) -> None:
     calibrate(CalibrateSpec(), flat.path, tmp_path / "c.json")
     spec = spec_for("n2n").model_copy(update={"photon_gain": "calibrated"})
     with pytest.raises(ConfigError, match="found no photon noise"):
-        train(spec, flat.path, None, tmp_path / "c.json", tmp_path / "m", CPU)
+        train(spec, [Scene(flat.path, tmp_path / "c.json")], tmp_path / "m", CPU)
 
 
 @pytest.mark.parametrize("read_noise", [0.0, 12.0])
@@ -296,7 +296,7 @@ def test_thinning_by_the_calibration_gives_independent_halves_and_warns_of_read_
     photons = photon_scales(spec, calibration)
     assert photons[0][0] == pytest.approx(8, rel=0.1)
     assert ("is in both parts of a thinned image" in caplog.text) == (read_noise > 0)
-    sampler = Sampler(spec, spec.method, [volume], Normalization((0.0,), (1.0,)), (8, 8), photons)  # type: ignore[arg-type]
+    sampler = Sampler(spec, spec.method, [[volume]], Normalization((0.0,), (1.0,)), (8, 8), [photons])  # type: ignore[arg-type]
     batch = sampler.batch(0)[0]
     assert batch.target is not None
     halves = batch.noisy.mean(), batch.target.mean()
@@ -304,7 +304,7 @@ def test_thinning_by_the_calibration_gives_independent_halves_and_warns_of_read_
     if read_noise == 0:  # each half has twice the noise of the whole, and they differ by that of both
         differences = (batch.noisy - batch.target).double()
         assert differences.var().item() == pytest.approx(4 * 8 * (camera.mean() - 100), rel=0.15)
-    train(spec, volume.path, None, tmp_path / "c.json", tmp_path / "m", CPU)
+    train(spec, [Scene(volume.path, tmp_path / "c.json")], tmp_path / "m", CPU)
 
 
 def test_both_directions_are_averaged(counts: Volume, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from ssdenoise.config.models import TrainSpec
 from ssdenoise.config.specs import CalibrateSpec
 from ssdenoise.methods import METHODS
 from ssdenoise.store import Volume
-from ssdenoise.train import train
+from ssdenoise.train import Scene, train
 from tests.conftest import ROOT
 
 
@@ -27,7 +27,7 @@ def test_the_examples_run(counts: Volume, tmp_path: Path, monkeypatch: pytest.Mo
     calibrate(CalibrateSpec(), counts.path, tmp_path / "c.json")
     method = METHODS["hqssl"](steps=2, batch=1, patch=(1, 16, 16))  # type: ignore[call-arg]
     spec = TrainSpec(dataset="d", noise="n", seed=0, ndim=2, method=method)  # type: ignore[arg-type]
-    train(spec, counts.path, None, tmp_path / "c.json", run / "hqssl" / "seed-0")
+    train(spec, [Scene(counts.path, tmp_path / "c.json")], run / "hqssl" / "seed-0")
     exec(verbs, {})
     denoised = Volume("again/denoised.ome.zarr")
     assert denoised.shape == counts.shape

@@ -17,7 +17,7 @@ from ssdenoise.intensity import Normalization
 from ssdenoise.methods import METHODS, Batch, Network, TrainedMethod
 from ssdenoise.model import load_model
 from ssdenoise.store import Volume
-from ssdenoise.train import loop, train
+from ssdenoise.train import Scene, loop, train
 from ssdenoise.train.inputs import warn
 from ssdenoise.train.loop import learning_rate
 from ssdenoise.train.sampling import Sampler
@@ -40,7 +40,7 @@ def test_a_killed_training_goes_on_to_the_same_bits(
 ) -> None:
     monkeypatch.setattr(loop, "EVERY", 2)
     spec = spec_for(name)
-    train(spec, counts.path, None, calibration, tmp_path / "whole", CPU)
+    train(spec, [Scene(counts.path, calibration)], tmp_path / "whole", CPU)
 
     class Killed(BaseException):
         pass
@@ -57,10 +57,10 @@ def test_a_killed_training_goes_on_to_the_same_bits(
 
     monkeypatch.setattr(type(spec.method), "loss", dies_at_step_4)
     with pytest.raises(Killed):
-        train(spec, counts.path, None, calibration, tmp_path / "killed", CPU)
+        train(spec, [Scene(counts.path, calibration)], tmp_path / "killed", CPU)
     assert not (tmp_path / "killed" / "model.safetensors").exists()
     monkeypatch.setattr(type(spec.method), "loss", real)
-    result = train(spec, counts.path, None, calibration, tmp_path / "killed", CPU)
+    result = train(spec, [Scene(counts.path, calibration)], tmp_path / "killed", CPU)
     assert result["provenance"]["resumed_at_step"] == 4
     assert products(tmp_path / "killed") == products(tmp_path / "whole")
 
@@ -70,12 +70,12 @@ def test_a_checkpoint_of_other_options_is_not_continued(
 ) -> None:
     monkeypatch.setattr(loop, "EVERY", 2)
     monkeypatch.setattr(Path, "unlink", lambda *a, **k: None)  # keep the finished training's checkpoint
-    train(spec_for("n2v"), counts.path, None, calibration, tmp_path / "m", CPU)
+    train(spec_for("n2v"), [Scene(counts.path, calibration)], tmp_path / "m", CPU)
     assert (
-        train(spec_for("n2v"), counts.path, None, calibration, tmp_path / "m", CPU)["provenance"]["resumed_at_step"]
+        train(spec_for("n2v"), [Scene(counts.path, calibration)], tmp_path / "m", CPU)["provenance"]["resumed_at_step"]
         == 6
     )
-    other = train(spec_for("n2v", radius=2), counts.path, None, calibration, tmp_path / "m", CPU)
+    other = train(spec_for("n2v", radius=2), [Scene(counts.path, calibration)], tmp_path / "m", CPU)
     assert other["provenance"]["resumed_at_step"] == 0
 
 
@@ -83,7 +83,7 @@ def test_a_checkpoint_of_other_options_is_not_continued(
 @pytest.mark.parametrize("name", EVERY_METHOD)
 def test_every_method_trains_and_loads(name: str, ndim: int, counts: Volume, calibration: Path, tmp_path: Path) -> None:
     clean = counts.path if METHODS[name].target == "clean" else None
-    train(spec_for(name, ndim), counts.path, clean, calibration, tmp_path / "m", CPU)
+    train(spec_for(name, ndim), [Scene(counts.path, calibration, clean)], tmp_path / "m", CPU)
     model = load_model(tmp_path / "m")
     assert model.method.name == name
     assert all(torch.isfinite(value).all() for value in model.net.state_dict().values())
@@ -95,7 +95,7 @@ def test_every_method_trains_and_loads(name: str, ndim: int, counts: Volume, cal
 def test_seeds_and_steps_draw_different_patches_and_repeat(counts: Volume) -> None:
     def batch(seed: int, step: int) -> np.ndarray:
         spec = spec_for("n2v").model_copy(update={"seed": seed})
-        sampler = Sampler(spec, spec.method, [counts], Normalization.of(counts.intensities()), (4, 4))  # type: ignore[arg-type]
+        sampler = Sampler(spec, spec.method, [[counts]], Normalization.of(counts.intensities()), (4, 4))  # type: ignore[arg-type]
         return sampler.batch(step)[0].noisy.numpy()
 
     np.testing.assert_array_equal(batch(0, 5), batch(0, 5))
@@ -109,9 +109,9 @@ def test_patches_are_voxels_of_the_volume_and_avoid_held_out_cells(tmp_path: Pat
     volume = make_store(tmp_path, "labels", labels)
     spec = spec_for("n2v", ndim, patch=(3, 10, 10))
     normalization = Normalization.of(volume.intensities())
-    sampler = Sampler(spec, spec.method, [volume], normalization, (1, 1))  # type: ignore[arg-type]
+    sampler = Sampler(spec, spec.method, [[volume]], normalization, (1, 1))  # type: ignore[arg-type]
     held = np.zeros(labels.shape[2:], bool)
-    for _, *cell in sampler.held_out:
+    for _, _, *cell in sampler.held_out:
         held[tuple(slice(i * p, (i + 1) * p) for i, p in zip(cell, sampler.patch, strict=True))] = True
     assert held.any()
     for step in range(50):
@@ -130,13 +130,13 @@ def test_patches_are_voxels_of_the_volume_and_avoid_held_out_cells(tmp_path: Pat
 
 def test_thinned_pairs_differ_from_step_to_step_and_share_the_scene(counts: Volume) -> None:
     spec = spec_for("n2n")
-    sampler = Sampler(spec, spec.method, [counts], Normalization.of(counts.intensities()), (4, 4))  # type: ignore[arg-type]
+    sampler = Sampler(spec, spec.method, [[counts]], Normalization.of(counts.intensities()), (4, 4))  # type: ignore[arg-type]
     batch = sampler.batch(0)[0]
     assert batch.target is not None
     assert not torch.equal(batch.noisy, batch.target)
     assert np.corrcoef(batch.noisy.flatten(), batch.target.flatten())[0, 1] > 0.2
     # the same place thinned twice gives other pairs, whose mean is the counts
-    pairs = [sampler._pair(0, (2, 8, 8), np.random.default_rng(i), augment=False) for i in range(2)]
+    pairs = [sampler._pair([counts.array], 0, (0, 2, 8, 8), np.random.default_rng(i), augment=False) for i in range(2)]
     assert not np.array_equal(pairs[0][0], pairs[1][0])
     whole = sampler.normalization.apply(
         counts.read((slice(0, 1), slice(0, 1), slice(2, 3), slice(8, 24), slice(8, 24)))
@@ -163,32 +163,32 @@ def test_a_loss_that_is_not_finite_ends_with_a_reason(
     spec = spec_for("n2v")
     monkeypatch.setattr(type(spec.method), "loss", lambda *a: torch.tensor(float("nan"), requires_grad=True))
     with pytest.raises(TrainingDiverged, match="step 0 of 6"):
-        train(spec, counts.path, None, calibration, tmp_path / "m", CPU)
+        train(spec, [Scene(counts.path, calibration)], tmp_path / "m", CPU)
     assert not (tmp_path / "m" / "model.json").exists()
 
 
 def test_pairs_must_be_there_and_fit(counts: Volume, calibration: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="needs the clean volume"):
-        train(spec_for("n2c"), counts.path, None, calibration, tmp_path / "m", CPU)
+        train(spec_for("n2c"), [Scene(counts.path, calibration)], tmp_path / "m", CPU)
     with pytest.raises(ConfigError, match="needs a pair"):
-        train(spec_for("n2n", pairing="volume"), counts.path, None, calibration, tmp_path / "m", CPU)
+        train(spec_for("n2n", pairing="volume"), [Scene(counts.path, calibration)], tmp_path / "m", CPU)
     other = make_store(tmp_path, "other", scene((1, 1, 6, 70, 44)).astype(np.float32))
     with pytest.raises(FormatError, match="have the same"):
-        train(spec_for("n2n", pairing="volume"), counts.path, other.path, calibration, tmp_path / "m", CPU)
+        train(spec_for("n2n", pairing="volume"), [Scene(counts.path, calibration, other.path)], tmp_path / "m", CPU)
     with pytest.raises(FormatError, match="can be thinned"):
-        train(spec_for("n2n"), other.path, None, calibration, tmp_path / "m", CPU)
+        train(spec_for("n2n"), [Scene(other.path, calibration)], tmp_path / "m", CPU)
 
 
 def test_known_parameters_need_synthesized_noise(counts: Volume, calibration: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="its parameters are not known"):
-        train(spec_for("hqssl", parameters="known"), counts.path, None, calibration, tmp_path / "m", CPU)
+        train(spec_for("hqssl", parameters="known"), [Scene(counts.path, calibration)], tmp_path / "m", CPU)
 
 
 @pytest.mark.parametrize(("name", "patch"), [("n2n", (4, 60, 60)), ("hqssl", (4, 30, 50)), ("n2v", (4, 50, 50))])
 def test_patches_are_cut_to_the_network_s_stride(
     name: str, patch: tuple[int, int, int], counts: Volume, calibration: Path, tmp_path: Path
 ) -> None:
-    train(spec_for(name, patch=patch, steps=2), counts.path, None, calibration, tmp_path / "m", CPU)
+    train(spec_for(name, patch=patch, steps=2), [Scene(counts.path, calibration)], tmp_path / "m", CPU)
     assert (tmp_path / "m" / "model.json").exists()
 
 
@@ -196,7 +196,7 @@ def test_a_volume_smaller_than_the_stride_is_refused(tmp_path: Path) -> None:
     volume = make_store(tmp_path, "thin", np.ones((1, 1, 3, 7, 40), np.uint16))
     calibrate(CalibrateSpec(), volume.path, tmp_path / "c.json")
     with pytest.raises(FormatError, match="needs at least"):
-        train(spec_for("sasl"), volume.path, None, tmp_path / "c.json", tmp_path / "m", CPU)
+        train(spec_for("sasl"), [Scene(volume.path, tmp_path / "c.json")], tmp_path / "m", CPU)
 
 
 def test_known_parameters_must_fit_the_likelihood(counts: Volume, calibration: Path, tmp_path: Path) -> None:
@@ -210,28 +210,28 @@ def test_known_parameters_must_fit_the_likelihood(counts: Volume, calibration: P
     synthesize(spec, counts.path, tmp_path / "s.ome.zarr")
     wrong = spec_for("hqssl", parameters="known", likelihood="gaussian")
     with pytest.raises(ConfigError, match="cannot describe"):
-        train(wrong, tmp_path / "s.ome.zarr", None, calibration, tmp_path / "m", CPU)
-    train(spec_for("hqssl", parameters="known"), tmp_path / "s.ome.zarr", None, calibration, tmp_path / "m", CPU)
+        train(wrong, [Scene(tmp_path / "s.ome.zarr", calibration)], tmp_path / "m", CPU)
+    train(spec_for("hqssl", parameters="known"), [Scene(tmp_path / "s.ome.zarr", calibration)], tmp_path / "m", CPU)
     gain = load_model(tmp_path / "m").net.noise.gain  # type: ignore[union-attr]
     (scale,) = Normalization.of(Volume(tmp_path / "s.ome.zarr").intensities()).scale
     assert float(gain) == pytest.approx(2 / scale)
 
 
 def test_model_files_can_be_read_by_a_group(counts: Volume, calibration: Path, tmp_path: Path) -> None:
-    train(spec_for("gaussian"), counts.path, None, calibration, tmp_path / "m", CPU)
+    train(spec_for("gaussian"), [Scene(counts.path, calibration)], tmp_path / "m", CPU)
     modes = {(tmp_path / "m" / name).stat().st_mode & 0o777 for name in ("model.safetensors", "model.json")}
     assert len(modes) == 1
 
 
 def test_a_missing_calibration_is_one_line(counts: Volume, tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match="run the stage"):
-        train(spec_for("n2v"), counts.path, None, tmp_path / "nowhere.json", tmp_path / "m", CPU)
+        train(spec_for("n2v"), [Scene(counts.path, tmp_path / "nowhere.json")], tmp_path / "m", CPU)
 
 
 def test_the_clean_target_is_never_thinned_nor_the_input(counts: Volume, tmp_path: Path) -> None:
     clean = make_store(tmp_path, "clean", np.full(counts.shape, 7, np.float32))
     spec = spec_for("n2c")
-    sampler = Sampler(spec, spec.method, [counts, clean], Normalization((0.0,), (1.0,)), (4, 4))  # type: ignore[arg-type]
+    sampler = Sampler(spec, spec.method, [[counts, clean]], Normalization((0.0,), (1.0,)), (4, 4))  # type: ignore[arg-type]
     for step in range(10):
         batch = sampler.batch(step)[0]
         assert batch.target is not None
@@ -243,7 +243,7 @@ def test_the_clean_target_is_never_thinned_nor_the_input(counts: Volume, tmp_pat
 def test_half_turns_keep_the_direction_of_a_row(tmp_path: Path) -> None:
     volume = make_store(tmp_path, "rows", np.arange(40, dtype=np.float32)[:, None].repeat(40, 1)[None, None, None])
     spec = spec_for("structn2v")
-    sampler = Sampler(spec, spec.method, [volume], Normalization((0.0,), (1.0,)), (4, 4))  # type: ignore[arg-type]
+    sampler = Sampler(spec, spec.method, [[volume]], Normalization((0.0,), (1.0,)), (4, 4))  # type: ignore[arg-type]
     patches = np.concatenate([sampler.batch(step)[0].noisy.numpy() for step in range(20)])
     assert (np.diff(patches, axis=-1) == 0).all()
     assert {int(d) for d in np.unique(np.diff(patches, axis=-2))} == {-1, 1}
@@ -251,7 +251,7 @@ def test_half_turns_keep_the_direction_of_a_row(tmp_path: Path) -> None:
 
 def test_patches_are_cut_so_that_half_of_them_fits_the_network(counts: Volume) -> None:
     spec = spec_for("neighbor2neighbor", patch=(4, 60, 40))
-    sampler = Sampler(spec, spec.method, [counts], Normalization.of(counts.intensities()), (8, 8))  # type: ignore[arg-type]
+    sampler = Sampler(spec, spec.method, [[counts]], Normalization.of(counts.intensities()), (8, 8))  # type: ignore[arg-type]
     assert sampler.patch == (1, 48, 32)
 
 
@@ -259,7 +259,7 @@ def test_patches_smaller_than_the_network_s_reach_are_told(
     counts: Volume, calibration: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for patch, told in (((4, 16, 16), True), ((4, 32, 32), False)):
-        train(spec_for("n2v", patch=patch, steps=1), counts.path, None, calibration, tmp_path / f"{patch[1]}", CPU)
+        train(spec_for("n2v", patch=patch, steps=1), [Scene(counts.path, calibration)], tmp_path / f"{patch[1]}", CPU)
         assert ("looks 24x24 voxels far, its training patches are 16x16 large" in caplog.text) == told
         caplog.clear()
 

@@ -33,6 +33,20 @@ def test_another_dataset_s_models_are_not_trained_again(tmp_path: Path) -> None:
     assert "--pair results/tiny/other/gaussian/noisy-1.ome.zarr/zarr.json" in command
 
 
+def test_a_group_trains_once_on_all_its_datasets(tmp_path: Path) -> None:
+    workflow = make(tmp_path / "group")
+    workflow.configure(methods={"n2n": {"name": "n2n"}})
+    (workflow.folder / "datasets.tsv").write_text("dataset\tclean\tgroup\na\tclean.npy\tg\nb\tclean.npy\tg\n")
+    plan = workflow.run("--dry-run", "--printshellcmds").stdout
+    (command,) = [line for line in plan.splitlines() if "ssdenoise train " in line]
+    for name in "ab":
+        scene = f"results/tiny/{name}/gaussian"
+        assert f"--noisy {scene}/noisy-0.ome.zarr/zarr.json" in command
+        assert f"--target {scene}/noisy-1.ome.zarr/zarr.json" in command
+        assert f"--calibration {scene}/calibration.json" in command
+        assert f"--model results/tiny/g/gaussian/n2n/seed-0 --output {scene}/n2n/seed-0" in plan
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

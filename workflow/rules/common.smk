@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -19,6 +20,7 @@ except SsdenoiseError as error:
 RUN = PROJECT.config.run
 JOBS = PROJECT.jobs()
 MODEL = f"results/{RUN}/{{dataset}}/{{noise}}/{{entry}}/seed-{{seed}}"
+TRAINED = f"results/{RUN}/{{trained}}/{{noise}}/{{entry}}/seed-{{seed}}"
 FIGURES = [f"{dataset}/{noise}" for dataset, noise in PROJECT.scenes()]
 PRODUCTS = [
     f"{dataset}/{noise}/{entry}/seed-{seed}/{product}.ome.zarr"
@@ -35,6 +37,7 @@ def one_of(names):
 
 wildcard_constraints:
     dataset=one_of(PROJECT.datasets),
+    trained=one_of(PROJECT.trained()),
     noise=one_of([*PROJECT.config.noise, MEASURED]),
     entry=one_of(PROJECT.config.methods),
     seed=r"\d+",
@@ -95,7 +98,7 @@ def calibrate_spec(wildcards):
 def train_spec(wildcards):
     return dump(
         PROJECT.train(
-            wildcards.dataset, wildcards.noise, wildcards.entry, int(wildcards.seed)
+            wildcards.trained, wildcards.noise, wildcards.entry, int(wildcards.seed)
         )
     )
 
@@ -115,21 +118,33 @@ def denoise_spec(wildcards):
     return dump(PROJECT.denoise(wildcards.dataset))
 
 
-def target(wildcards):
-    """The clean volume or the second realization, for methods that need one as a volume."""
-    row = PROJECT.datasets[wildcards.dataset]
+def members(product):
+    """A product of the scene of each dataset that a model is trained on."""
+
+    def paths(wildcards):
+        return [
+            f"results/{RUN}/{row.dataset}/{wildcards.noise}/{product}"
+            for row in PROJECT.members(wildcards.trained)
+        ]
+
+    return paths
+
+
+def targets(wildcards):
+    """The clean volumes or the second realizations, for methods that need them as volumes."""
     kind = PROJECT.config.methods[wildcards.entry].target
     if kind == "clean":
-        return f"results/{RUN}/{wildcards.dataset}/clean.ome.zarr/zarr.json"
-    if kind == "pair" and row.pairing == "volume":
-        return f"results/{RUN}/{wildcards.dataset}/{wildcards.noise}/noisy-1.ome.zarr/zarr.json"
+        rows = PROJECT.members(wildcards.trained)
+        return [f"results/{RUN}/{row.dataset}/clean.ome.zarr/zarr.json" for row in rows]
+    if kind == "pair" and PROJECT.members(wildcards.trained)[0].pairing == "volume":
+        return members("noisy-1.ome.zarr/zarr.json")(wildcards)
     return []
 
 
 def pair(wildcards):
     """The second realization, for methods that denoise both."""
     if PROJECT.config.methods[wildcards.entry].averages_pair:
-        return target(wildcards)
+        return f"results/{RUN}/{wildcards.dataset}/{wildcards.noise}/noisy-1.ome.zarr/zarr.json"
     return []
 
 
@@ -144,9 +159,10 @@ def truth(wildcards):
 
 
 def model_folder(wildcards):
-    """Where the model lies that denoises a dataset: its own or another's."""
-    trained_on = PROJECT.trained_on(wildcards.dataset)
-    return MODEL.format(**{**wildcards, "dataset": trained_on})
+    """Where the model lies that denoises a dataset: its own, its group's, another's, or a given one."""
+    return PROJECT.model_folder(
+        wildcards.dataset, wildcards.noise, wildcards.entry, int(wildcards.seed)
+    )
 
 
 def model(wildcards):
@@ -205,9 +221,11 @@ def shown_folders(wildcards):
 
 
 def option(name):
-    """A command line's option that is left out where the input is absent."""
+    """A command line's option, once for each file of an input; left out where there is none."""
 
     def text(wildcards, input):
-        return f"--{name} {input.get(name)}" if input.get(name) else ""
+        files = input.get(name) or []
+        files = [files] if isinstance(files, str) else files
+        return " ".join(f"--{name} {shlex.quote(file)}" for file in files)
 
     return text

@@ -1,16 +1,16 @@
 rule train:
     input:
-        noisy=f"results/{RUN}/{{dataset}}/{{noise}}/noisy-0.ome.zarr/zarr.json",
-        target=target,
-        calibration=f"results/{RUN}/{{dataset}}/{{noise}}/calibration.json",
+        noisy=members("noisy-0.ome.zarr/zarr.json"),
+        target=targets,
+        calibration=members("calibration.json"),
     output:
-        f"{MODEL}/model.safetensors",
-        f"{MODEL}/model.json",
-        f"{MODEL}/history.csv",
+        f"{TRAINED}/model.safetensors",
+        f"{TRAINED}/model.json",
+        f"{TRAINED}/history.csv",
     log:
-        f"{MODEL}/logs/train.log",
+        f"{TRAINED}/logs/train.log",
     benchmark:
-        f"{MODEL}/logs/train.tsv"
+        f"{TRAINED}/logs/train.tsv"
     conda:
         "../envs/ssdenoise.yaml"
     threads: 1
@@ -21,9 +21,11 @@ rule train:
     params:
         spec=train_spec,
         code=code("train"),
+        noisy=option("noisy"),
         target=option("target"),
-        folder=folder,
+        calibration=option("calibration"),
+        folder=parent,
     shell:
-        "python -m ssdenoise train --spec {params.spec:q} --noisy {input.noisy} {params.target}"
-        " --calibration {input.calibration} --output {params.folder}"
+        "python -m ssdenoise train --spec {params.spec:q} {params.noisy} {params.target}"
+        " {params.calibration} --output {params.folder}"
         " --gpu {resources.gpu} --threads {threads} 2> {log}"
