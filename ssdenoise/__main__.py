@@ -115,18 +115,35 @@ def denoise(
     model: Model,
     output: Output,
     pair: Annotated[Path | None, typer.Option(help="Store of a second realization, to be denoised too.")] = None,
-    slab: Annotated[int, typer.Option()] = 0,
-    slabs: Annotated[int, typer.Option()] = 1,
-    gpu: Gpu = 0,
+    slab: Annotated[int, typer.Option(help="Which share of the volume, counted from 0.")] = 0,
+    slabs: Annotated[int, typer.Option(help="Shares of the volume.")] = 1,
+    gpu: Annotated[int, typer.Option(help="GPUs to use; 0: the CPU.")] = 0,
     threads: Threads = 1,
+    memory_mb: Annotated[float, typer.Option(help="Memory that all workers together may take.")] = 4000,
+    workers: Annotated[int, typer.Option(help="Processes that share the threads; at least one for each GPU.")] = 1,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="Address of a Dask scheduler, whose workers take over.", envvar="DASK_SCHEDULER_ADDRESS"),
+    ] = None,
 ) -> None:
     """Denoise one slab of a volume."""
     from ssdenoise.config.specs import DenoiseSpec, parse_spec
     from ssdenoise.denoise import denoise
     from ssdenoise.device import Device
 
-    granted = Device.granted(gpu, threads)
-    denoise(parse_spec(DenoiseSpec, spec), noisy, model, output, granted, pair=pair, slab=slab, slabs=slabs)
+    denoise(
+        parse_spec(DenoiseSpec, spec),
+        noisy,
+        model,
+        output,
+        Device.granted(gpu, threads),
+        pair=pair,
+        slab=slab,
+        slabs=slabs,
+        memory_mb=memory_mb,
+        workers=max(workers, gpu),
+        scheduler=scheduler,
+    )
 
 
 @app.command()

@@ -63,6 +63,6 @@ def commit(noisy: Path, slabs: Sequence[Path], product: str, output: Path, threa
                 "peak_memory_mb": max(job["peak_memory_mb"] for job in jobs),
                 "voxels": int(np.prod(volume.shape)),
             },
-            sum_of=("seconds", "clipped_voxels"),
+            sum_of=("seconds", "clipped_voxels", "copied_voxels"),
             threads=threads,
         )

@@ -13,8 +13,12 @@ from torch import Tensor, nn
 
 from ssdenoise.errors import ConfigError
 from ssdenoise.methods import Batch
+from ssdenoise.networks import Conv
 
 log = logging.getLogger(__name__)
+
+#: Orders of memory in which the channels of a voxel lie side by side, by the number of a tensor's axes.
+CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 @dataclass(frozen=True)
@@ -26,14 +30,20 @@ class Device:
     kind : {"cpu", "cuda"}
     name : str
         For the provenance: model of the GPU, or number of threads.
+    threads : int
+        Of the processor.
+    index : int
+        Of the GPU, among those that the process sees.
     """
 
     kind: str
     name: str
+    threads: int = 1
+    index: int = 0
 
     @classmethod
-    def granted(cls, gpu: int, threads: int) -> Device:
-        """The device for a job that was granted `gpu` GPUs and `threads` threads.
+    def granted(cls, gpu: int, threads: int, worker: int = 0) -> Device:
+        """The device for a job that was granted `gpu` GPUs and `threads` threads, of which a worker takes one GPU.
 
         Raises
         ------
@@ -43,7 +53,7 @@ class Device:
         torch.set_num_threads(threads)
         if gpu == 0:
             log.info("no GPU granted: running on %d CPU threads", threads)
-            return cls("cpu", f"cpu, {threads} threads")
+            return cls("cpu", f"cpu, {threads} threads", threads)
         if not torch.cuda.is_available():
             raise ConfigError(
                 f"the profile grants {gpu} GPU, torch {torch.__version__} sees none; install a CUDA build and driver, "
@@ -54,7 +64,13 @@ class Device:
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.allow_tf32 = False
-        return cls("cuda", torch.cuda.get_device_name())
+        index = worker % torch.cuda.device_count()
+        return cls("cuda", torch.cuda.get_device_name(index), threads, index)
+
+    @property
+    def where(self) -> str:
+        """For torch."""
+        return self.kind if self.kind == "cpu" else f"{self.kind}:{self.index}"
 
     @property
     def interactive(self) -> bool:
@@ -63,24 +79,33 @@ class Device:
 
     def place(self, net: nn.Module) -> None:
         """Move a network here."""
-        net.to(self.kind)
+        net.to(self.where)
 
-    def place_for_inference(self, net: nn.Module, ndim: int) -> None:
-        """Move a network here, with 2-D weights in channels-last order: up to twice as fast forward, not backward."""
+    def place_for_inference(self, net: nn.Module) -> None:
+        """Move a network here, its layers fused and its weights in channels-last order: the fastest form measured."""
+        for module in net.modules():
+            if isinstance(module, Conv):
+                module.fuse()
         self.place(net)
-        if ndim == 2:
-            net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for parameter in net.parameters():
+            if parameter.ndim in CHANNELS_LAST:
+                parameter.data = parameter.data.contiguous(memory_format=CHANNELS_LAST[parameter.ndim])
 
     def send_for_inference(self, noisy: Tensor) -> Tensor:
         """Move a batch of noisy images here, in the order that the weights are in."""
-        return noisy.to(self.kind, memory_format=torch.channels_last if noisy.ndim == 4 else torch.contiguous_format)
+        return noisy.to(self.where, memory_format=CHANNELS_LAST[noisy.ndim])
+
+    def release(self) -> None:
+        """Give memory back that torch keeps for later."""
+        if self.kind == "cuda":
+            torch.cuda.empty_cache()
 
     def send(self, batch: Batch) -> Batch:
         """Move a batch here."""
         if self.kind == "cpu":
             return batch
         moved = [
-            None if tensor is None else tensor.pin_memory().to(self.kind, non_blocking=True)
+            None if tensor is None else tensor.pin_memory().to(self.where, non_blocking=True)
             for tensor in (batch.noisy, batch.target)
         ]
         assert moved[0] is not None
@@ -94,4 +119,4 @@ class Device:
 
 
 #: The CPU with as many threads as torch takes by itself; for use outside the workflow.
-CPU = Device("cpu", f"cpu, {torch.get_num_threads()} threads")
+CPU = Device("cpu", f"cpu, {torch.get_num_threads()} threads", torch.get_num_threads())

@@ -5,6 +5,7 @@ SsdenoiseError
 ├── FormatError(ValueError)              a file is not what its name, axes or metadata promise
 ├── MissingInputError(FileNotFoundError) a file, a store or a download is not there
 ├── InUseError(RuntimeError)             another job writes the same product
+├── TooLittleMemory(RuntimeError)        a network does not fit into the memory there is
 └── TrainingDiverged(RuntimeError)       the loss stopped being a number
 
 Each message says what was found, what was needed and what to do, with names and paths. The command line prints it as
@@ -30,6 +31,10 @@ class MissingInputError(SsdenoiseError, FileNotFoundError):
 
 class InUseError(SsdenoiseError, RuntimeError):
     """Another job writes the same product."""
+
+
+class TooLittleMemory(SsdenoiseError, RuntimeError):
+    """A network does not fit into the memory there is."""
 
 
 class TrainingDiverged(SsdenoiseError, RuntimeError):

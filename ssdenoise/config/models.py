@@ -115,6 +115,11 @@ class Dataset(Strict):
         "same",
         description="`same`: the denoised volume keeps the noisy volume's dtype; integers are rounded and clipped.",
     )
+    empty_below: float | None = Field(
+        None,
+        description="Shards whose voxels are all below this intensity, in all channels, are copied, not denoised: the "
+        "empty corners of stitched or embedded samples. Their number of voxels is in the commit record.",
+    )
     voxel_size_um: VoxelSize | None = Field(None, description="Z,Y,X in micrometres, where the file does not say.")
 
     @field_validator("methods", "noise", "voxel_size_um", mode="before")
@@ -126,6 +131,14 @@ class Dataset(Strict):
     @classmethod
     def _once(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
         return _unique(names) if names else names
+
+    @field_validator("empty_below", mode="before")
+    @classmethod
+    def _number(cls, value: object) -> object:
+        try:
+            return float(value) if isinstance(value, str) else value
+        except ValueError:
+            return value
 
     @field_validator("ndim", "slabs", mode="before")
     @classmethod

@@ -151,7 +151,8 @@ class Project:
 
     def denoise(self, dataset: str) -> DenoiseSpec:
         """Options for inference on a dataset."""
-        return DenoiseSpec(denoised_dtype=self.datasets[dataset].denoised_dtype)
+        row = self.datasets[dataset]
+        return DenoiseSpec(denoised_dtype=row.denoised_dtype, empty_below=row.empty_below)
 
     def score(self, dataset: str, noise: str, method: str, seed: int) -> ScoreSpec:
         """Options for the scores of one denoised volume."""

@@ -109,6 +109,7 @@ class DenoiseSpec(Strict):
     """Options of `denoise`."""
 
     denoised_dtype: DenoisedDtype
+    empty_below: float | None = None
 
 
 class ScoreSpec(Strict):

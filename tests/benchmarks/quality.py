@@ -30,7 +30,7 @@ from ssdenoise.__main__ import MALLOC
 from ssdenoise.calibrate import calibrate
 from ssdenoise.config.models import TrainSpec
 from ssdenoise.config.specs import CalibrateSpec, Storage, dump
-from ssdenoise.denoise import estimate, filled_up
+from ssdenoise.denoise.pieces import estimate, filled_up
 from ssdenoise.device import Device
 from ssdenoise.intensity import Normalization
 from ssdenoise.methods import METHODS, TrainedMethod
@@ -145,7 +145,7 @@ def ours(entry: str, minutes: float, seed: int, folder: Path, noisy: Images, cle
     model = trained(entry, minutes, seed, folder)
     device = Device.granted(0, len(os.sched_getaffinity(0)))
     loaded, denoised = load_model(model), []
-    device.place_for_inference(loaded.net, 2)
+    device.place_for_inference(loaded.net)
     for image in noisy:
         height, width = image.shape
         units = loaded.normalization.apply(image[None, None, None])

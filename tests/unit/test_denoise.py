@@ -14,7 +14,8 @@ from ssdenoise.calibrate import calibrate
 from ssdenoise.commit import commit
 from ssdenoise.config.models import TrainSpec
 from ssdenoise.config.specs import CalibrateSpec, DenoiseSpec, Storage
-from ssdenoise.denoise import denoise, estimate, filled_up
+from ssdenoise.denoise import crew, denoise
+from ssdenoise.denoise.pieces import estimate, filled_up
 from ssdenoise.errors import FormatError, MissingInputError
 from ssdenoise.methods import METHODS
 from ssdenoise.model import load_model
@@ -124,7 +125,7 @@ def test_a_killed_job_keeps_its_finished_shards(
     model = make_model(tmp_path, counts, "n2v", 2)
     expected = run(SPEC, counts, model, tmp_path / "whole").digest
 
-    monkeypatch.setattr(stage, "WORKERS", 1)  # as other threads outlive the exception that stands for a kill
+    monkeypatch.setattr(crew, "IN_FLIGHT", 1)  # as other threads outlive the exception that stands for a kill
 
     class Killed(BaseException):
         pass

@@ -141,9 +141,15 @@ def test_another_folder_and_a_killed_train_job_give_the_same_digests_and_scores(
 
 def test_a_killed_denoise_job_keeps_its_shards_and_ends_with_the_same_bits(copied: Workflow) -> None:
     """Tiles of single shards, each slowed down on purpose, so that the kill falls between two of them."""
-    path = copied.folder / "ssdenoise" / "denoise.py"
-    text = path.read_text().replace("TILE_VOXELS = 2**22", "TILE_VOXELS = 1").replace("WORKERS = 3", "WORKERS = 1")
-    path.write_text(text.replace("    with network:\n", "    __import__('time').sleep(0.5)\n    with network:\n"))
+    stage, crew = (copied.folder / "ssdenoise" / "denoise" / name for name in ("__init__.py", "crew.py"))
+    stage.write_text(stage.read_text().replace("TILE_VOXELS = 2**24", "TILE_VOXELS = 1"))
+    text = crew.read_text().replace("IN_FLIGHT = 3", "IN_FLIGHT = 1")
+    crew.write_text(
+        text.replace(
+            "            with self._network:\n",
+            "            __import__('time').sleep(0.5)\n            with self._network:\n",
+        )
+    )
     name = "bench/gaussian/hqssl/seed-0"
     folder = copied.folder / "results" / "tiny" / name
     target = f"results/tiny/{name}/denoised.ome.zarr/zarr.json"

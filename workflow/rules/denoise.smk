@@ -17,6 +17,7 @@ rule denoise:
         gpu=0,
         mem_mb=4000,
         runtime=240,
+        workers=1,
     params:
         spec=denoise_spec,
         code=code("denoise"),
@@ -26,7 +27,8 @@ rule denoise:
     shell:
         "python -m ssdenoise denoise --spec {params.spec:q} --noisy {input.noisy} {params.pair} --model {params.model}"
         " --output {params.folder} --slab {wildcards.slab} --slabs {wildcards.slabs}"
-        " --gpu {resources.gpu} --threads {threads} 2> {log}"
+        " --gpu {resources.gpu} --threads {threads} --memory-mb {resources.mem_mb} --workers {resources.workers}"
+        " 2> {log}"
 
 
 rule commit:

@@ -1,0 +1,172 @@
+"""Denoise: run a trained model over one slab of a volume, tile by tile."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ssdenoise.config.specs import DenoiseSpec, dump
+from ssdenoise.denoise.crew import DENOISED, IN_FLIGHT, UNCERTAINTY, Job, denoise_tiles
+from ssdenoise.denoise.pieces import bytes_per_voxel, spatial
+from ssdenoise.device import CPU, Device
+from ssdenoise.errors import ConfigError, FormatError
+from ssdenoise.grid import Tile, blocks, core_shape, extent, share, tile
+from ssdenoise.model import Model, load_model
+from ssdenoise.provenance import Clock, code_hash, digest, record, write_json
+from ssdenoise.store import Layout, ShardWriter, Volume, claim
+
+__all__ = ["DENOISED", "UNCERTAINTY", "denoise"]
+
+log = logging.getLogger(__name__)
+
+#: Voxels of a tile's core, all channels counted: fewer spend more of the work on halos.
+TILE_VOXELS = 2**24
+
+#: Voxels that pass the network at once, if memory allows: more are no faster.
+PIECE_VOXELS = 2**21
+
+#: Memory of a process without voxels, in MB: Python, torch and the other libraries.
+PROCESS_MB = 700
+
+
+def denoise(
+    spec: DenoiseSpec,
+    noisy: Path,
+    model: Path,
+    output: Path,
+    device: Device = CPU,
+    *,
+    pair: Path | None = None,
+    slab: int = 0,
+    slabs: int = 1,
+    memory_mb: float = 4000,
+    workers: int = 1,
+    scheduler: str | None = None,
+) -> dict[str, Any]:
+    """Denoise one slab of a volume.
+
+    Parameters
+    ----------
+    spec : DenoiseSpec
+    noisy : Path
+        Store of the noisy volume.
+    model : Path
+        Folder of the model.
+    output : Path
+        Folder for the stores `denoised.ome.zarr` and, from probabilistic methods, `uncertainty.ome.zarr` (the
+        standard deviation of the estimate, float32). They stay unfinished until `commit`.
+    device : Device
+    pair : Path, optional
+        Store of a second realization, which is denoised too; the mean of both estimates is written.
+    slab, slabs : int
+        Which share of the tiles to do; other slabs may be done at the same time by other jobs.
+    memory_mb : float
+        Memory granted, of all workers on this machine together. With less of it pieces are smaller, which spends more
+        of the work on halos and changes estimates in the last digits of a float32 at most.
+    workers : int
+        Processes on this machine that share the threads of `device`; each has a GPU of its own, if there are any.
+    scheduler : str, optional
+        Address of a Dask scheduler whose workers do the work instead, with the threads and the GPU that each has; they
+        see the same files, and `memory_mb` is that of each.
+
+    Returns
+    -------
+    dict
+        Record of the slab, which `commit` needs; also written to `slabs/{slab}-of-{slabs}.json`.
+
+    Notes
+    -----
+    Tiles are Dask tasks: while the network works on one, the next is read and the last is written. Shards found
+    finished from the same model, input, options and code are kept. Of two jobs that do the same slab, the second ends
+    with `InUseError`.
+    """
+    clock = Clock()
+    volume, loaded = Volume(noisy), load_model(model)
+    volumes = [volume] + ([Volume(pair)] if pair else [])
+    code = code_hash("denoise", loaded.method.name)
+    if not 0 <= slab < slabs:
+        raise ConfigError(f"slab {slab} of {slabs}: slabs count from 0 to {slabs - 1}")
+    _check(volumes, loaded, model)
+    key = digest(dump(spec), *(each.digest for each in volumes), loaded.digest, code)
+    layouts = _layouts(spec, volume, loaded)
+    writers = [ShardWriter(output / f"{product}.ome.zarr", layout, key) for product, layout in layouts.items()]
+    with claim(output / "slabs" / f"{slab}-of-{slabs}.lock"):
+        tiles = _tiles(volume, loaded)
+        mine = [tiles[i] for i in share(len(tiles), slab, slabs)]
+        done = [[w.is_done(index) for w in writers for index, _ in w.shards_of(t.core)] for t in mine]
+        todo = [t for t, shards in zip(mine, done, strict=True) if not all(shards)]
+        kept = sum(map(sum, done))
+        log.info("slab %d of %d: %d tiles, %d shards kept from an earlier run", slab, slabs, len(mine), kept)
+        job = Job(
+            tuple(each.path for each in volumes),
+            model,
+            output,
+            tuple(layouts.items()),
+            key,
+            spec.empty_below,
+            _piece_voxels(mine, volumes, loaded, memory_mb / (1 if scheduler else workers)),
+            int(device.kind == "cuda"),
+            device.threads,
+        )
+        peak = denoise_tiles(job, todo, device, workers, scheduler)
+        provenance = record(
+            "denoise",
+            spec=spec.model_dump(mode="json"),
+            inputs={"noisy": volume.digest, "model": loaded.digest} | ({"pair": volumes[1].digest} if pair else {}),
+            code=code,
+            clock=clock,
+            device=device.name,
+        )
+        result = {
+            "slab": slab,
+            "slabs": slabs,
+            "shards_kept": kept,
+            "key": key,
+            "layouts": {product: vars(layout) for product, layout in layouts.items()},
+            "provenance": provenance | {"peak_memory_mb": max(peak, provenance["peak_memory_mb"])},
+        }
+        write_json(output / "slabs" / f"{slab}-of-{slabs}.json", result)
+    return result
+
+
+def _check(volumes: Sequence[Volume], loaded: Model, model: Path) -> None:
+    """Refuse volumes that the model or the pair does not fit."""
+    volume = volumes[0]
+    if loaded.channels != volume.shape[1]:
+        raise FormatError(
+            f"{volume.path} has {volume.shape[1]} channels, the model {model} was trained on {loaded.channels}"
+        )
+    if volumes[-1].shape != volume.shape:
+        raise FormatError(f"{volumes[-1].path} has shape {volumes[-1].shape}, {volume.path} {volume.shape}")
+
+
+def _layouts(spec: DenoiseSpec, volume: Volume, model: Model) -> dict[str, Layout]:
+    """Layout of each product that the method has."""
+    layout = volume.layout
+    dtypes = {DENOISED: layout.dtype if spec.denoised_dtype == "same" else spec.denoised_dtype}
+    if model.method.probabilistic:
+        dtypes[UNCERTAINTY] = "float32"
+    return {product: replace(layout, dtype=dtype) for product, dtype in dtypes.items()}
+
+
+def _tiles(volume: Volume, model: Model) -> list[Tile]:
+    """All tiles of a volume; a tile holds all channels of one time point.
+
+    They do not depend on what this job was granted: the slabs of a volume are shares of one list.
+    """
+    halo, stride = spatial(model)
+    shard = (1, volume.shape[1], *volume.layout.shard[2:])
+    core = core_shape(volume.shape, shard, halo, stride, TILE_VOXELS)
+    return [tile(region, volume.shape, halo, stride) for _, region in blocks(volume.shape, core)]
+
+
+def _piece_voxels(tiles: Sequence[Tile], volumes: Sequence[Volume], model: Model, memory_mb: float) -> int:
+    """Voxels that may pass the network at once, from what the tiles in flight leave of the memory."""
+    voxel = sum(volume.array.dtype.itemsize for volume in volumes) + 4 * (1 + model.method.probabilistic)
+    largest = max((math.prod(extent(one.read)) for one in tiles), default=0)
+    left = 1e6 * (memory_mb - PROCESS_MB) - IN_FLIGHT * largest * voxel
+    return max(1, min(PIECE_VOXELS, int(left / bytes_per_voxel(model))))

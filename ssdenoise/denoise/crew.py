@@ -1,0 +1,177 @@
+"""Who denoises the tiles of a slab: threads of this process, processes on this machine, or workers of a scheduler."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import numpy.typing as npt
+
+from ssdenoise.denoise.pieces import Array, Pieces
+from ssdenoise.device import Device
+from ssdenoise.grid import Tile
+from ssdenoise.model import load_model
+from ssdenoise.provenance import Clock, peak_memory_mb
+from ssdenoise.store import Layout, ShardWriter, Volume, to_dtype
+
+#: Tiles in flight of each worker: one being read, one in the network, one being written.
+IN_FLIGHT = 3
+
+DENOISED, UNCERTAINTY = "denoised", "uncertainty"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker has to know to denoise tiles of a slab; plain values that travel between processes.
+
+    Attributes
+    ----------
+    noisy : tuple of Path
+        Stores of the noisy volume and, where both realizations are denoised, of the second.
+    model, output : Path
+    layouts : tuple of pair of str and Layout
+        Of each product.
+    key : str
+        That the shards are recorded under.
+    empty_below : float or None
+        Shards that are nowhere as bright as this are copied.
+    piece_voxels : int
+    gpu : int
+        GPUs of the worker, 0 or 1.
+    threads : int
+    """
+
+    noisy: tuple[Path, ...]
+    model: Path
+    output: Path
+    layouts: tuple[tuple[str, Layout], ...]
+    key: str
+    empty_below: float | None
+    piece_voxels: int
+    gpu: int
+    threads: int
+
+
+class Worker:
+    """Denoises tiles of a job, several at a time: while one is in the network, others are read and written."""
+
+    def __init__(self, job: Job, device: Device) -> None:
+        self.job = job
+        self.volumes = [Volume(path) for path in job.noisy]
+        self.writers = {
+            product: ShardWriter(job.output / f"{product}.ome.zarr", layout, job.key) for product, layout in job.layouts
+        }
+        model = load_model(job.model)
+        device.place_for_inference(model.net)
+        self.pieces = Pieces(model, device, job.piece_voxels)
+        self._network = threading.Lock()  # one tile at a time: torch already uses all threads granted
+
+    def denoise(self, one: Tile) -> None:
+        """Read, denoise and write a tile."""
+        core = tuple(slice(c.start - r.start, c.stop - r.start) for c, r in zip(one.core, one.read, strict=True))
+        noisy = [volume.read(one.read) for volume in self.volumes]
+        empty = self._empty(one, noisy[0][core])
+        found, seconds = [], 0.0
+        for voxels in noisy:
+            with self._network:
+                clock = Clock()
+                found.append(self.pieces.run(voxels, core, None if empty is None else ~empty))
+                seconds += clock.seconds()
+        means = [parts[0] if len(parts) == 1 else np.mean(parts, axis=0) for parts in zip(*found, strict=True)]
+        if empty is not None:
+            # nothing was estimated there: the voxel itself, and no spread of an estimate
+            means[0] = np.where(empty, noisy[0][core], means[0])
+            means[1:] = [np.where(empty, np.float32(0), std) for std in means[1:]]
+        for writer, values in zip(self.writers.values(), means, strict=True):
+            self._write(writer, one, values, empty, seconds)
+
+    def _empty(self, one: Tile, noisy: npt.NDArray[Any]) -> npt.NDArray[np.bool_] | None:
+        """Where in a tile's core the shards are that need not be denoised, T1ZYX; None if there is no such rule."""
+        if self.job.empty_below is None:
+            return None
+        t, _, *zyx = noisy.shape
+        empty = np.zeros((t, 1, *zyx), bool)
+        for index, region in self.writers[DENOISED].shards_of(one.core):
+            if index[1] == 0:  # all channels together
+                place = (region[0], slice(None), *region[2:])
+                empty[place] = bool((noisy[place] < self.job.empty_below).all())
+        return empty
+
+    def _write(
+        self, writer: ShardWriter, one: Tile, values: Array, empty: npt.NDArray[np.bool_] | None, seconds: float
+    ) -> None:
+        """Write the shards of a tile; each records its share of the seconds, and what was clipped or copied in it."""
+        shards = list(writer.shards_of(one.core))
+        kind = np.dtype(writer.layout.dtype)
+        for index, region in shards:
+            if writer.is_done(index):
+                continue
+            block, clipped = values[region], 0
+            if kind.kind in "iu":
+                limits, rounded = np.iinfo(kind), np.rint(block)
+                clipped = int(np.count_nonzero((rounded < limits.min) | (rounded > limits.max)))
+            copied = block.size if empty is not None and empty[region[0], :, *region[2:]].all() else 0
+            facts = {"seconds": seconds / len(shards), "clipped_voxels": clipped, "copied_voxels": copied}
+            writer.write(index, to_dtype(block, writer.layout.dtype), **facts)
+
+
+def denoise_tiles(
+    job: Job, tiles: Sequence[Tile], device: Device, workers: int = 1, scheduler: str | None = None
+) -> float:
+    """Denoise tiles; returns the largest peak of memory of any process that took part, in MB.
+
+    Parameters
+    ----------
+    job : Job
+    tiles : sequence of Tile
+    device : Device
+        Of this process, if it does the work.
+    workers : int
+        Processes on this machine that share the job's threads, each with a GPU of its own if there are any; 1: threads
+        of this process.
+    scheduler : str, optional
+        Address of a Dask scheduler whose workers do the work, each with its own threads and GPU.
+    """
+    if scheduler is None and workers == 1:
+        worker = Worker(job, device)
+        dask.compute(*(dask.delayed(worker.denoise)(one) for one in tiles), scheduler="threads", num_workers=IN_FLIGHT)
+        return peak_memory_mb()
+    from distributed import Client, LocalCluster, as_completed  # a second to import, which most jobs would waste
+
+    job = replace(job, threads=max(1, job.threads // workers))
+    with contextlib.ExitStack() as stack:
+        if scheduler is None:
+            options = {"threads_per_worker": IN_FLIGHT, "memory_limit": None, "dashboard_address": "127.0.0.1:0"}
+            scheduler = stack.enter_context(LocalCluster(n_workers=workers, **options)).scheduler_address
+        client = stack.enter_context(Client(scheduler))
+        futures = client.map(_on_worker, [job] * len(tiles), tiles, pure=False)
+        return max((future.result() for future in as_completed(futures)), default=0.0)
+
+
+def _on_worker(job: Job, one: Tile) -> float:
+    """Denoise a tile in a worker's process; returns its peak of memory so far, in MB."""
+    _worker(job).denoise(one)
+    return peak_memory_mb()
+
+
+_starting = threading.Lock()
+
+
+def _worker(job: Job) -> Worker:
+    with _starting:  # the first tiles of a process come at once
+        return _opened(job)
+
+
+@lru_cache(maxsize=1)
+def _opened(job: Job) -> Worker:
+    from distributed import get_worker
+
+    name = get_worker().name
+    return Worker(job, Device.granted(job.gpu, job.threads, name if isinstance(name, int) else 0))
