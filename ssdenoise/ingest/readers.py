@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ssdenoise.ingest.arrays import read_hdf5, read_mrc, read_nifti, read_npy, read_picture
+from ssdenoise.ingest.bio import read_czi, read_lif, read_nd2
 from ssdenoise.ingest.omezarr import read_omezarr
 from ssdenoise.ingest.photons import read_ptu, read_sdt
 from ssdenoise.ingest.source import Source
@@ -24,6 +25,9 @@ READERS: dict[str, Reader] = {
     **dict.fromkeys((".mrc", ".mrcs", ".rec", ".st"), read_mrc),
     **dict.fromkeys((".nii", ".nii.gz"), read_nifti),
     ".zarr": read_omezarr,
+    ".nd2": read_nd2,
+    ".lif": read_lif,
+    ".czi": read_czi,
 }
 
 
