@@ -92,7 +92,7 @@ def ingest(
 
 
 def tczyx(source: Source, where: str) -> da.Array:
-    """The array with all five axes in order; absent ones have length 1."""
+    """The array with all five axes in order, absent ones of length 1, and its bytes in the machine's order."""
     axes = source.axes.replace("s", "c") if "c" not in source.axes else source.axes
     unknown = [axis for axis in axes if axis not in AXES]
     if unknown or len(set(axes)) != len(axes) or len(axes) != source.array.ndim:
@@ -106,7 +106,7 @@ def tczyx(source: Source, where: str) -> da.Array:
     present = [axis for axis in AXES if axis in axes]
     array = source.array.transpose([axes.index(axis) for axis in present])
     whole: da.Array = array[tuple(slice(None) if axis in axes else None for axis in AXES)]
-    return whole
+    return whole.astype(whole.dtype.newbyteorder("="))  # ImageJ writes the other
 
 
 def _check(voxels: da.Array, where: str, like: Path | None) -> None:

@@ -52,6 +52,15 @@ def test_tiff_is_kept_voxel_by_voxel_with_its_metadata(tmp_path: Path) -> None:
     validate_zarr_store(str(volume.path))
 
 
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_the_order_of_a_file_s_bytes_is_its_own_affair(compression: str | None, tmp_path: Path) -> None:
+    """ImageJ writes the larger byte first."""
+    tifffile.imwrite(tmp_path / "a.tif", VOXELS, byteorder=">", compression=compression, metadata={"axes": "ZYX"})
+    np.save(tmp_path / "b.npy", VOXELS.astype(">f4"))
+    np.testing.assert_array_equal(read(tmp_path, "a.tif").read((slice(None),) * 5)[0, 0], VOXELS)
+    np.testing.assert_array_equal(read(tmp_path, "b.npy").read((slice(None),) * 5)[0, 0], VOXELS)
+
+
 def test_compressed_ome_tiff_with_channels(tmp_path: Path) -> None:
     metadata = {
         "axes": "CYX",
@@ -253,7 +262,7 @@ def test_a_volume_of_another_shape_than_its_partner_is_refused(tmp_path: Path) -
 
 def test_an_unknown_suffix_names_the_known_ones(tmp_path: Path) -> None:
     (tmp_path / "a.xyz").write_text("")
-    with pytest.raises(FormatError, match=r"\.jpg, \.mrc, .*\.nii\.gz, \.npy, \.png, \.ptu, .*\.sdt, .*\.tif"):
+    with pytest.raises(FormatError, match=r"\.jpg, \.lif, \.mrc, .*\.nii\.gz, \.npy, \.png, \.ptu, .*\.sdt, .*\.tif"):
         read(tmp_path, "a.xyz")
 
 
