@@ -8,6 +8,7 @@ from ssdenoise.config.models import MEASURED, Dataset
 from ssdenoise.errors import ConfigError, MissingInputError
 from ssdenoise.noise import likelihoods
 from ssdenoise.provenance import listed, read_json
+from ssdenoise.remote import is_remote
 
 if TYPE_CHECKING:
     from ssdenoise.config.project import Project
@@ -47,6 +48,8 @@ def _check_dataset(project: Project, row: Dataset) -> None:
         _check_method(project, row, name, where)
     for source in (row.clean, row.noisy, row.reference, row.pair if row.pairing == "volume" else None):
         path = project.located(source).partition("#")[0] if source else ""
+        if is_remote(path):
+            continue  # looked at when it is read
         if path and (project.root / path).is_dir() and not path.endswith(".zarr"):
             raise MissingInputError(f"{where}: {path} is a folder; name its files by a pattern, such as {path}/*.tif")
         if path and path not in project.downloaded and not project.files(path):

@@ -19,6 +19,7 @@ from ssdenoise.config.specs import (
 )
 from ssdenoise.errors import ConfigError
 from ssdenoise.provenance import code_hash, zarr_metadata
+from ssdenoise.remote import is_remote
 
 
 class Project:
@@ -65,10 +66,14 @@ class Project:
         return f"results/{self.config.run}/{row.model or row.trains}/{noise}/{method}/seed-{seed}"
 
     def located(self, source: str) -> str:
-        """A source with its path from the project's folder: downloads are there, others under `data`."""
-        if source.partition("#")[0] in self.downloaded or not self.config.data:
+        """A source, its path from the project's folder: downloads are there, others under `data`; URLs as they are."""
+        if source.partition("#")[0] in self.downloaded or not self.config.data or is_remote(source):
             return source
         return str(Path(self.config.data) / source)
+
+    def inputs(self, path: str) -> list[str]:
+        """What a volume's ingest waits for and depends on: files, also those to be downloaded; of a URL nothing."""
+        return [] if is_remote(path) else self.files(path) or [path]
 
     def files(self, path: str) -> list[str]:
         """Files that are there: one, or those that a pattern fits; of a Zarr, what says that it is one."""

@@ -27,6 +27,7 @@ from ssdenoise.grid import Region, bands, extent
 from ssdenoise.ingest.source import Source, reading
 from ssdenoise.ingest.sources import read_source, source_files
 from ssdenoise.provenance import Clock, canonical, code_hash, digest, fingerprint, record
+from ssdenoise.remote import Remote, located
 from ssdenoise.store import AXES, WHITE, Layout, Metadata, ShardWriter, Volume, claim, commit, lock_of
 
 DTYPES = ("uint8", "uint16", "int16", "float16", "float32")
@@ -75,7 +76,8 @@ def ingest(
     others need.
     """
     clock, code = Clock(), code_hash("ingest")
-    inputs = {str(path): fingerprint(path) for path in source_files(root / spec.source.partition("#")[0])}
+    files = source_files(located(root, spec.source.partition("#")[0]))
+    inputs = {str(path): path.fingerprint() if isinstance(path, Remote) else fingerprint(path) for path in files}
     key = digest(dump(spec), canonical(inputs), code)
     with claim(lock_of(output)), closing(read_source(spec.source, root, spec.axes)) as source:
         voxels = tczyx(source, spec.source)
@@ -106,7 +108,8 @@ def tczyx(source: Source, where: str) -> da.Array:
     present = [axis for axis in AXES if axis in axes]
     array = source.array.transpose([axes.index(axis) for axis in present])
     whole: da.Array = array[tuple(slice(None) if axis in axes else None for axis in AXES)]
-    return whole.astype(whole.dtype.newbyteorder("="))  # ImageJ writes the other
+    native: da.Array = whole.astype(whole.dtype.newbyteorder("="))  # ImageJ writes the other
+    return native
 
 
 def _check(voxels: da.Array, where: str, like: Path | None) -> None:
@@ -148,7 +151,7 @@ def _pieces(
         return [(index, local) for index, local in writer.shards_of(band) if not writer.is_done(index)]
 
     def read(region: Region) -> npt.NDArray[Any]:
-        with reading(Path(where.partition("#")[0])):
+        with reading(located(Path(), where.partition("#")[0])):
             values = np.asarray(voxels[region].compute(scheduler="threads", num_workers=threads))
         _check_finite(values, region, where)
         return values

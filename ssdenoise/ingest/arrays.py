@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssdenoise.ingest.source import Source, in_memory, last_axes, picked, reading
+from ssdenoise.remote import Remote
 
 #: Micrometres of the units that NIfTI knows, and of the Angstrom of MRC.
 NIFTI_UNITS = {"micron": 1.0, "mm": 1e3, "meter": 1e6}
@@ -41,11 +42,11 @@ def read_npy(path: Path, part: str | None) -> Source:
     return Source(in_memory(array, axes := last_axes(array.ndim)), axes)
 
 
-def read_hdf5(path: Path, part: str | None) -> Source:
+def read_hdf5(path: Path | Remote, part: str | None) -> Source:
     """A dataset of an HDF5 file, by its name; axes from its dimension labels or ilastik's tags, where it has them."""
     import h5py
 
-    file = h5py.File(path, "r")
+    file = h5py.File(path.open() if isinstance(path, Remote) else path, "r")
     try:
         names: list[str] = []
         file.visititems(

@@ -12,6 +12,7 @@ import zarr
 
 from ssdenoise.errors import FormatError
 from ssdenoise.ingest.source import Source, picked
+from ssdenoise.remote import Remote
 from ssdenoise.store import WHITE
 
 RRGGBB = re.compile("[0-9A-Fa-f]{6}")
@@ -20,30 +21,41 @@ RRGGBB = re.compile("[0-9A-Fa-f]{6}")
 UNITS = {"micrometer": 1.0, "nanometer": 1e-3, "millimeter": 1e3, "angstrom": 1e-4, "meter": 1e6}
 
 
-def read_omezarr(path: Path, part: str | None) -> Source:
+def read_omezarr(path: Path | Remote, part: str | None) -> Source:
     """An image; of a collection, as `bioformats2raw` writes it, one by its name."""
-    group = zarr.open_group(str(path), mode="r")
+    group = zarr.open_group(path.zarr() if isinstance(path, Remote) else str(path), mode="r")
     attributes = _ome(group)
     if "plate" in attributes or "well" in attributes:
         raise FormatError(f"{path} is a plate; name an image of it, such as {path}/A/1/0")
     if "multiscales" not in attributes:
-        if not (names := sorted(name for name, inner in group.groups() if "multiscales" in _ome(inner))):
-            raise FormatError(f"{path} has no OME metadata of an image (`multiscales`)")
-        group = zarr.open_group(str(path / names[picked(part, names, "scene")]), mode="r")
+        names = _images(group, path, part)
+        group = zarr.open_group(group.store_path / names[picked(part, names, "scene")], mode="r")
         attributes = _ome(group)
     else:
         picked(part, [""], "scene")
     image = attributes["multiscales"][0]
     axes = [axis["name"] if isinstance(axis, Mapping) else axis for axis in image["axes"]]
     first = image["datasets"][0]
-    # others wrote it: what the fast pipeline has no codec for, zarr's own reads
-    with zarr.config.set({"codec_pipeline.strict": False}):
+    # others wrote it: what the fast pipeline has no codec for, zarr's own reads, and what is remote
+    own = {"codec_pipeline.path": "zarr.core.codec_pipeline.BatchedCodecPipeline"}
+    with zarr.config.set(own if isinstance(path, Remote) else {"codec_pipeline.strict": False}):
         array = zarr.open_array(group.store_path / first["path"], mode="r")
     lazy = da.from_array(array, chunks=array.shards or array.chunks, name=False)
     channels = attributes.get("omero", {}).get("channels", [])
     labels = tuple(str(channel.get("label", f"channel {i}")) for i, channel in enumerate(channels))
     colors = tuple(channel["color"] if RRGGBB.fullmatch(channel.get("color", "")) else WHITE for channel in channels)
     return Source(lazy, "".join(axes).lower(), _voxel_size(image, first, axes), labels, colors)
+
+
+def _images(group: zarr.Group, path: Path | Remote, part: str | None) -> list[str]:
+    """Names of the images of a collection."""
+    if isinstance(path, Remote) and not path.is_listed:
+        if part is None:
+            raise FormatError(f"{path} is no image, and web servers list no files; name one within it, as `#scene=0`")
+        return [part]
+    if not (names := sorted(name for name, inner in group.groups() if "multiscales" in _ome(inner))):
+        raise FormatError(f"{path} has no OME metadata of an image (`multiscales`)")
+    return names
 
 
 def _ome(group: zarr.Group) -> Mapping[str, Any]:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import dask.array as da
 import numpy.typing as npt
 
-from ssdenoise.errors import ConfigError, FormatError
+from ssdenoise.errors import ConfigError, FormatError, SsdenoiseError
+from ssdenoise.remote import Remote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,11 +55,11 @@ class Source:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def reading(path: Path | Remote) -> Iterator[None]:
     """Faults of a file as one clear sentence: readers raise whatever their parsing stumbled over."""
     try:
         yield
-    except (ConfigError, FormatError):
+    except SsdenoiseError:
         raise
     except Exception as error:
         why = str(error).partition("\n")[0].rstrip(".")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ssdenoise.errors import ConfigError, FormatError, MissingInputError
-from ssdenoise.ingest.readers import READERS, reader_of
+from ssdenoise.ingest.readers import READERS, REMOTE_READERS, Reader, reader_of
 from ssdenoise.ingest.source import Source, reading
 from ssdenoise.provenance import listed
+from ssdenoise.remote import Remote, located
 
 #: Operations on a named axis that may follow the path in a source, `path#t=1:5&mean=t`, applied in order.
 SELECTION = re.compile(
@@ -27,7 +30,7 @@ def read_source(source: str, root: Path, axes: str | None) -> Source:
     Parameters
     ----------
     source : str
-        A path, or a pattern with `*` for planes of a volume, one a file; after `#` which image of the file
+        A path or URL, or a pattern with `*` for planes of a volume, one a file; after `#` which image of the file
         (`scene=NAME` or `dataset=NAME`, or their number), what to take of the array, see `SELECTION`, and `landscape`
         to turn upright planes.
     root : Path
@@ -39,7 +42,7 @@ def read_source(source: str, root: Path, axes: str | None) -> Source:
     steps = list(filter(None, selection.split("&")))
     parts = [step.partition("=")[2] for step in steps if step.startswith(("scene=", "dataset="))]
     steps = [step for step in steps if not step.startswith(("scene=", "dataset="))]
-    part, paths = parts[0] if parts else None, source_files(root / name)
+    part, paths = parts[0] if parts else None, source_files(located(root, name))
     found = _read(paths[0], part) if "*" not in name else _stacked(paths, part, landscape="landscape" in steps)
     if axes is not None:
         if len(axes) != found.array.ndim:
@@ -51,8 +54,14 @@ def read_source(source: str, root: Path, axes: str | None) -> Source:
     return found
 
 
-def source_files(path: Path) -> list[Path]:
+def source_files(path: Path | Remote) -> Sequence[Path | Remote]:
     """The file of a source, or the files that its pattern fits, in order of their names."""
+    if isinstance(path, Remote):
+        if "*" not in path.name:
+            return [path] if path.files else []
+        if not (found := path.matches()):
+            raise MissingInputError(f"no objects {path}; correct the sheet, or upload them")
+        return found
     if "*" not in path.name:
         if path.is_dir() and path.suffix != ".zarr":
             raise MissingInputError(f"{path} is a folder; name its files by a pattern, such as {path}/*.tif")
@@ -64,14 +73,37 @@ def source_files(path: Path) -> list[Path]:
     return paths
 
 
-def _read(path: Path, part: str | None) -> Source:
+def _read(path: Path | Remote, part: str | None) -> Source:
     if (known := reader_of(path)) is None:
         raise FormatError(f"{path} ends in {path.suffix.lower() or 'nothing'}; can read {listed(READERS)}")
     with reading(path):
-        return known[1](path, part)
+        if isinstance(path, Path) or known[1] in REMOTE_READERS:
+            return known[1](path, part)
+        return _copied(path, known[1], part)
 
 
-def _stacked(paths: Sequence[Path], part: str | None, *, landscape: bool) -> Source:
+def _copied(remote: Remote, read: Reader, part: str | None) -> Source:
+    """A copy of a remote file, which lies in the folder for temporary files as long as the source is open."""
+    folder = tempfile.TemporaryDirectory(prefix="ssdenoise-")
+    try:
+        copy = Path(folder.name) / remote.name
+        with remote.open() as file, copy.open("wb") as sink:
+            shutil.copyfileobj(file, sink, 2**24)
+        source = read(copy, part)
+    except BaseException:
+        folder.cleanup()
+        raise
+    opened = source.close
+
+    def close() -> None:
+        opened()
+        folder.cleanup()
+
+    source.close = close
+    return source
+
+
+def _stacked(paths: Sequence[Path | Remote], part: str | None, *, landscape: bool) -> Source:
     """Planes of a folder along Z; with `landscape`, those that are taller than wide are turned by 90 degrees."""
     planes: list[Source] = []
     arrays: list[da.Array] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +17,15 @@ import tifffile
 import zarr
 
 from ssdenoise.ingest.source import CHUNK_BYTES, Source, in_memory, picked, reading
+from ssdenoise.remote import Remote
 
 #: Micrometres of the units that OME knows for lengths; micrometres are meant where none is named.
 UNITS = {"µm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6, "Å": 1e-4, "pm": 1e-6}
 
 
-def read_tiff(path: Path, part: str | None) -> Source:
+def read_tiff(path: Path | Remote, part: str | None) -> Source:
     """A series, by its number or name; planes that were written one by one, and are alike, are one along an axis I."""
-    tiff = tifffile.TiffFile(path)
+    tiff = tifffile.TiffFile(path.open(), name=path.name) if isinstance(path, Remote) else tifffile.TiffFile(path)
     try:
         _check_whole(tiff, path)
         first = tiff.series[0]
@@ -38,23 +40,55 @@ def read_tiff(path: Path, part: str | None) -> Source:
         raise
 
 
-def _check_whole(tiff: tifffile.TiffFile, path: Path) -> None:
+def _check_whole(tiff: tifffile.TiffFile, path: Path | Remote) -> None:
     """Refuse a file that ends before its pages do."""
+    images = (tiff.imagej_metadata or {}).get("images", 1)
+    if tiff.series[0].kind != "imagej" and images > len(tiff.pages):  # so it was read as one of another kind
+        raise ValueError(f"its description speaks of {images} planes, it has {len(tiff.pages)}")
+    if isinstance(path, Remote):  # a request for each page: what is missing shows when it is read
+        if len(set(re.findall('FileName="([^"]*)"', tiff.ome_metadata or ""))) > 1:
+            raise ValueError("its planes are in several files, which have to be in a folder")
+        return
     for series in tiff.series:
         expected = sum(sum(page.databytecounts) for page in series.pages if page is not None)
-        if expected > path.stat().st_size:
-            raise ValueError(f"its pages add up to {expected} bytes, the file has {path.stat().st_size}")
+        if expected > (size := tiff.filehandle.size):
+            raise ValueError(f"its pages add up to {expected} bytes, the file has {size}")
 
 
 def _alike(series: Sequence[tifffile.TiffPageSeries]) -> bool:
     return len({(one.shape, one.dtype, one.axes) for one in series}) == 1
 
 
-def _array(tiff: tifffile.TiffFile, number: int, path: Path) -> da.Array:
+def _array(tiff: tifffile.TiffFile, number: int, path: Path | Remote) -> da.Array:
     series = tiff.series[number]
     if series.dataoffset is not None:  # uncompressed and in one piece
+        if isinstance(path, Remote):
+            return _rows(tiff, series, series.dataoffset, path)
         return in_memory(tifffile.memmap(path, series=number, mode="r"), series.axes.lower())
     return _segments(tiff, series) if series.keyframe.nbytes > CHUNK_BYTES else _pages(tiff, series, path)
+
+
+def _rows(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries, offset: int, path: Remote) -> da.Array:
+    """A series in one piece, by rows of single planes, which are in one piece, too."""
+    tiff.filehandle.set_lock(True)  # they are read in several threads
+    dtype = np.dtype(tiff.byteorder + series.dtype.char)
+    y = series.axes.lower().index("y")
+    rows = max(1, CHUNK_BYTES // (math.prod(series.shape[y + 1 :]) * dtype.itemsize))
+
+    def read(block_info: Any) -> npt.NDArray[Any]:
+        starts, stops = zip(*block_info[None]["array-location"], strict=True)
+        shape = [stop - start for start, stop in zip(starts, stops, strict=True)]
+        first = offset + int(np.ravel_multi_index(starts, series.shape)) * dtype.itemsize
+        with reading(path), tiff.filehandle.lock:
+            tiff.filehandle.seek(first)
+            data = tiff.filehandle.read(math.prod(shape) * dtype.itemsize)
+        return np.frombuffer(data, dtype).reshape(shape).astype(series.dtype)
+
+    blocks = (*[1] * y, rows, *series.shape[y + 1 :])
+    chunks = da.core.normalize_chunks(blocks, shape=series.shape, dtype=series.dtype)
+    meta = np.empty((0,) * series.ndim, series.dtype)
+    lazy: da.Array = da.map_blocks(read, chunks=chunks, dtype=series.dtype, meta=meta)
+    return lazy
 
 
 def _segments(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> da.Array:
@@ -72,7 +106,7 @@ def _segments(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> da.Ar
     return lazy
 
 
-def _pages(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries, path: Path) -> da.Array:
+def _pages(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries, path: Path | Remote) -> da.Array:
     """The pages of a series, each read when it is asked for."""
     page: tuple[int, ...] = series.keyframe.shape
     lead = series.shape[: series.ndim - len(page)]

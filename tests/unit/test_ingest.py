@@ -195,6 +195,11 @@ def truncated_compressed(path: Path) -> None:
     (path / "a.tif").write_bytes((path / "a.tif").read_bytes()[:8000])
 
 
+def truncated_imagej(path: Path) -> None:
+    tifffile.imwrite(path / "a.tif", VOXELS, imagej=True, metadata={"axes": "ZYX"})
+    (path / "a.tif").write_bytes((path / "a.tif").read_bytes()[:8000])
+
+
 def not_a_tiff(path: Path) -> None:
     (path / "a.tif").write_text("hello")
 
@@ -219,6 +224,7 @@ def poisoned(value: float) -> np.ndarray:
 WRONG = [
     pytest.param(truncated, "a.tif", None, FormatError, "is it whole", id="truncated"),
     pytest.param(truncated_compressed, "a.tif", None, FormatError, "is it whole", id="truncated-compressed"),
+    pytest.param(truncated_imagej, "a.tif", None, FormatError, "speaks of 5 planes, it has 1", id="truncated-imagej"),
     pytest.param(not_a_tiff, "a.tif", None, FormatError, "cannot be read as tif", id="not-a-tiff"),
     pytest.param(not_a_picture, "a.png", None, FormatError, r"cannot be read as png \(.*\); is it whole\?$", id="text"),
     pytest.param(saved(VOXELS), "b.npy", None, MissingInputError, "no file", id="missing"),

@@ -69,6 +69,16 @@ def test_wrong_configuration_is_one_line_and_exit_code_2(
     assert not (workflow.folder / "results").exists()
 
 
+def test_a_url_is_no_file_to_wait_for_and_its_server_is_named(tmp_path: Path) -> None:
+    workflow = make(tmp_path / "remote")
+    url = "http://127.0.0.1:1/a.npy"
+    (workflow.folder / "datasets.tsv").write_text(f"dataset\tclean\nbench\t{url}\n")
+    target = "results/tiny/bench/clean.ome.zarr/zarr.json"
+    assert workflow.run(target, check=False).returncode != 0
+    log = (workflow.folder / "results" / "tiny" / "bench" / "logs" / "clean.log").read_text()
+    assert [line for line in log.splitlines() if line.startswith(f"ssdenoise: {url} cannot be reached")]
+
+
 def test_a_wrong_file_is_one_line_in_the_log_and_leaves_no_product(tmp_path: Path) -> None:
     workflow = make(tmp_path / "wrong")
     (workflow.folder / "clean.npy").write_bytes((workflow.folder / "clean.npy").read_bytes()[:1000])

@@ -64,10 +64,10 @@ def column(wildcards):
 
 
 def source(wildcards):
-    """The downloaded or local files that a volume is ingested from."""
+    """The downloaded or local files that a volume is ingested from; none of a URL."""
     row = PROJECT.datasets[wildcards.dataset]
     path = PROJECT.located(getattr(row, column(wildcards))).partition("#")[0]
-    return PROJECT.files(path) or path  # what is yet to be downloaded is not there
+    return PROJECT.inputs(path)
 
 
 def like(wildcards):
