@@ -36,7 +36,7 @@ CREDENTIALS = (
 )
 
 #: Bytes that small reads share, and most bytes of one request, so that it ends in time.
-BUFFER, REQUEST = 2**18, 2**24
+BUFFER, REQUEST = 2**14, 2**24
 CLIENT = {"connect_timeout": "5s", "timeout": "60s"}
 RETRIES = {"max_retries": 3, "retry_timeout": timedelta(seconds=30)}
 

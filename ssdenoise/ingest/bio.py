@@ -31,7 +31,11 @@ def read_lif(path: Path, part: str | None) -> Source:
     source = _source(image, path)
     if "M" not in image.reader.dims.order:  # bioio parses the description of the whole file for each plane
         file = LifFile(path)
-        source.array, source.close = _planes(file.images[image.current_scene_index], path), file.close
+        try:
+            source.array, source.close = _planes(file.images[image.current_scene_index], path), file.close
+        except BaseException:
+            file.close()
+            raise
     return source
 
 
