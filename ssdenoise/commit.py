@@ -65,4 +65,5 @@ def commit(noisy: Path, slabs: Sequence[Path], product: str, output: Path, threa
             },
             sum_of=("seconds", "clipped_voxels", "copied_voxels"),
             threads=threads,
+            root=volume.root,
         )

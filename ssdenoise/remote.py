@@ -1,4 +1,4 @@
-"""Sources in object stores (`s3://bucket/key`) and on web servers (`https://host/path`): read, never written.
+"""Sources in object stores (`s3://bucket/key`) and on web servers (`https://host/path`), and stores in object stores.
 
 Where the object store is and who may read it say the environment variables that its other clients go by, such as
 `AWS_ENDPOINT_URL`, `AWS_REGION`, `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`. Without credentials objects are read
@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -102,9 +102,10 @@ class Remote:
     @cached_property
     def store(self) -> ObjectStore:
         """The server, or the bucket."""
-        return self._store("/".join(self.url.split("/", 3)[:3]))
+        return self.store_at("/".join(self.url.split("/", 3)[:3]))
 
-    def _store(self, url: str) -> ObjectStore:
+    def store_at(self, url: str) -> ObjectStore:
+        """What lies under an address on the same server or in the same bucket."""
         from obstore.store import HTTPStore, S3Store
 
         if not self.key or (not self.is_listed and "?" in self.url):
@@ -123,7 +124,7 @@ class Remote:
         """The Zarr as a store of zarr's, which no one can write to."""
         from zarr.storage import ObjectStore
 
-        return ObjectStore(self._store(self.url.rstrip("/")), read_only=True)
+        return ObjectStore(self.store_at(self.url.rstrip("/")), read_only=True)
 
     @cached_property
     def files(self) -> list[Any]:
@@ -171,6 +172,48 @@ class Remote:
         bucket = "/".join(self.url.split("/", 3)[:3])
         fitting = sorted(key for key in found if fnmatchcase(Path(key).name, self.name))
         return [Remote(f"{bucket}/{key}", found[key]) for key in fitting]
+
+
+class Bucket:
+    """What lies under an address in an object store, to be written.
+
+    Parameters
+    ----------
+    url : str
+        Such as `s3://bucket/prefix`.
+    """
+
+    def __init__(self, url: str) -> None:
+        remote = Remote(url)
+        if not remote.is_listed:
+            raise ConfigError(f"{url} cannot be written; needed such as s3://bucket/prefix")
+        self.url, self._store = url, remote.store_at(url)
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write an object, whole or not at all."""
+        import obstore
+
+        with reached(f"{self.url}/{key}"):
+            obstore.put(self._store, key, data)
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Remove objects."""
+        import obstore
+
+        if keys:
+            with reached(self.url):
+                obstore.delete(self._store, list(keys))
+
+    def sizes(self) -> dict[str, int]:
+        """Size of each object, by its key."""
+        import obstore
+
+        with reached(self.url):
+            return {str(one["path"]): int(one["size"]) for batch in obstore.list(self._store) for one in batch}
+
+    def zarr(self, path: str) -> Any:
+        """A Zarr in it as a store of zarr's, which no one can write to."""
+        return Remote(f"{self.url}/{path}").zarr()
 
 
 @contextmanager

@@ -34,7 +34,7 @@ def synthesize(spec: SynthesizeSpec, clean: Path, output: Path) -> dict[str, Any
     layout = Layout.fit(volume.shape, "float32", spec.storage.chunk, spec.storage.shard)
     key = digest(dump(spec), volume.digest, code)
     with claim(lock_of(output)):
-        writer = ShardWriter(output, layout, key)
+        writer = ShardWriter(output, layout, key, root=spec.storage.root)
         for index, region in writer.regions():
             if not writer.is_done(index):
                 writer.write(index, noise.synthesize(volume.read, volume.shape, region, spec.noise, spec.key))
@@ -48,4 +48,4 @@ def synthesize(spec: SynthesizeSpec, clean: Path, output: Path) -> dict[str, Any
         model = spec.noise.model()
         facts = {"provenance": provenance} | ({"noise": asdict(model)} if model else {})
         metadata = replace(volume.metadata, name=f"{spec.key[1]} {spec.key[2]}")  # (seed, dataset, noise, ...)
-        return commit(output, layout, key, metadata, facts)
+        return commit(output, layout, key, metadata, facts, root=spec.storage.root)

@@ -57,6 +57,12 @@ class Storage(Strict):
         (16, 512, 512), description="Smallest write and one file, in voxels ZYX; a multiple of the chunk."
     )
 
+    root: Annotated[str, StringConstraints(pattern="^s3://[^/]+")] | None = Field(
+        None,
+        description="Address in an object store, such as `s3://bucket/project`, under which voxels go; empty: the "
+        "project's folder, where commit records, models and tables always are.",
+    )
+
     @model_validator(mode="after")
     def _whole_chunks(self) -> Storage:
         if any(s % c for s, c in zip(self.shard, self.chunk, strict=True)):

@@ -93,7 +93,10 @@ def denoise(
     _check(volumes, loaded, model)
     key = digest(dump(spec), *(each.digest for each in volumes), loaded.digest, code)
     layouts = _layouts(spec, volume, loaded)
-    writers = [ShardWriter(output / f"{product}.ome.zarr", layout, key) for product, layout in layouts.items()]
+    writers = [
+        ShardWriter(output / f"{product}.ome.zarr", layout, key, root=volume.root)
+        for product, layout in layouts.items()
+    ]
     with claim(output / "slabs" / f"{slab}-of-{slabs}.lock"):
         tiles = _tiles(volume, loaded)
         mine = [tiles[i] for i in share(len(tiles), slab, slabs)]

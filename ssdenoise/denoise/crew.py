@@ -66,7 +66,8 @@ class Worker:
         self.job = job
         self.volumes = [Volume(path) for path in job.noisy]
         self.writers = {
-            product: ShardWriter(job.output / f"{product}.ome.zarr", layout, job.key) for product, layout in job.layouts
+            product: ShardWriter(job.output / f"{product}.ome.zarr", layout, job.key, root=self.volumes[0].root)
+            for product, layout in job.layouts
         }
         model = load_model(job.model)
         device.place_for_inference(model.net)

@@ -83,14 +83,16 @@ def ingest(
         voxels = tczyx(source, spec.source)
         _check(voxels, spec.source, like)
         layout = Layout.fit(voxels.shape, voxels.dtype.name, spec.storage.chunk, spec.storage.shard)
-        copy(voxels, ShardWriter(output, layout, key), spec.source, threads)
+        copy(voxels, ShardWriter(output, layout, key, root=spec.storage.root), spec.source, threads)
         number = voxels.shape[1]
         # of other numbers are those whose channels were selected, or are samples of a picture
         names = source.channels if len(source.channels) == number else tuple(f"channel {i}" for i in range(number))
         colors = source.colors if len(source.colors) == number else (WHITE,) * number
         metadata = Metadata(spec.name, spec.voxel_size_um or source.voxel_size_um, names, colors)
         provenance = record("ingest", spec=spec.model_dump(mode="json"), inputs=inputs, code=code, clock=clock)
-        return commit(output, layout, key, metadata, {"provenance": provenance}, threads=threads)
+        return commit(
+            output, layout, key, metadata, {"provenance": provenance}, threads=threads, root=spec.storage.root
+        )
 
 
 def tczyx(source: Source, where: str) -> da.Array:

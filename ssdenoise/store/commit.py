@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,13 +10,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import zarr
 from yaozarrs import v05, validate_ome_object
 
 from ssdenoise.errors import MissingInputError
 from ssdenoise.grid import Region
 from ssdenoise.intensity import Intensities
-from ssdenoise.provenance import write_json
+from ssdenoise.store.place import place_of
 from ssdenoise.store.shards import Layout, ShardWriter, combined, to_dtype
 
 WHITE = "FFFFFF"
@@ -47,6 +45,7 @@ def commit(
     provenance: Mapping[str, Any],
     sum_of: Sequence[str] = (),
     threads: int = 1,
+    root: str | None = None,
 ) -> dict[str, Any]:
     """Finish a store whose full-resolution shards are all written: pyramid, digests, and the root `zarr.json` last.
 
@@ -63,6 +62,8 @@ def commit(
         Facts of the shards' records to add up.
     threads : int
         Shards of the pyramid written at once.
+    root : str, optional
+        As its shards were written with.
 
     Returns
     -------
@@ -80,9 +81,9 @@ def commit(
     facts = dict.fromkeys(sum_of, 0.0)
     totals = [Intensities() for _ in metadata.channels]
     for level, shape in enumerate(shapes):
-        writer = ShardWriter(store, layout.resized(shape), key, level)
+        writer = ShardWriter(store, layout.resized(shape), key, level, root=root)
         if level:
-            _downsample(writer, store / str(level - 1), scales[level], scales[level - 1], threads)
+            _downsample(writer, scales[level], scales[level - 1], threads)
         for index, _ in writer.regions():
             record = writer.record(index)
             if record is None:
@@ -92,8 +93,8 @@ def commit(
                 totals[index[1]] += Intensities.from_json(record)  # a shard has a single channel
                 facts = {name: value + record["facts"].get(name, 0.0) for name, value in facts.items()}
         writer.tidy()
-    for stray in [path for path in store.iterdir() if path.name.isdigit() and int(path.name) >= len(shapes)]:
-        shutil.rmtree(stray)  # of an earlier, larger volume
+    place = place_of(store, root)
+    place.keep_levels(len(shapes))  # an earlier, larger volume had more
     attributes = {
         "ome": _ome(metadata, scales, totals),
         "ssdenoise": {
@@ -105,11 +106,12 @@ def commit(
                 "colors": metadata.colors,
             },
             **facts,
+            **place.facts,
             **provenance,
         },
     }
     validate_ome_object(attributes, v05.OMEAttributes)
-    write_json(store / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": attributes})
+    place.commit(attributes)
     return attributes["ssdenoise"]
 
 
@@ -128,11 +130,9 @@ def _pyramid(
     return shapes, scales
 
 
-def _downsample(
-    writer: ShardWriter, finer: Path, scale: Sequence[int], finer_scale: Sequence[int], threads: int
-) -> None:
+def _downsample(writer: ShardWriter, scale: Sequence[int], finer_scale: Sequence[int], threads: int) -> None:
     """Write one level as block means of the level before, shard by shard."""
-    source = zarr.open_array(str(finer), mode="r")
+    source = writer.place.open(writer.level - 1)
     step = [a // b for a, b in zip(scale, finer_scale, strict=True)]
 
     def write(shard: tuple[tuple[int, ...], Region]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import threading
 import uuid
@@ -20,6 +19,7 @@ import zarr.codecs
 from ssdenoise.grid import Region, blocks, blocks_of, extent
 from ssdenoise.intensity import Intensities
 from ssdenoise.provenance import canonical, digest, write_text
+from ssdenoise.store.place import place_of
 
 AXES = ("t", "c", "z", "y", "x")
 
@@ -65,23 +65,25 @@ class ShardWriter:
         Digest of all that the voxels depend on; shards recorded under another key are written anew.
     level : int
         Level of the pyramid.
+    root : str, optional
+        Address in an object store under which the voxels go, by the path of the store.
 
     Notes
     -----
     Beside the store lies a folder `NAME.shards` with a small record for each finished shard: the key, the size of its
-    file, the digest of its voxels and their intensities. A shard is encoded in a staging array and renamed into place.
-    A kill between any two steps leaves a shard without a record, never a record without its shard.
+    file, the digest of its voxels and their intensities. A shard is encoded in a staging array and renamed into place,
+    or sent away. A kill between any two steps leaves a shard without a record, never a record without its shard.
     """
 
-    def __init__(self, store: str | Path, layout: Layout, key: str, level: int = 0) -> None:
+    def __init__(self, store: str | Path, layout: Layout, key: str, level: int = 0, *, root: str | None = None) -> None:
         self.store, self.layout, self.level = Path(store), layout, level
+        self.place = place_of(self.store, root)
         self.key = digest(key, canonical(vars(layout)), str(level))
-        self.array = self.store / str(level)
         self.records = records_of(store) / str(level)
         self.records.mkdir(parents=True, exist_ok=True)
         self._local = threading.local()
         metadata = self._create("metadata")
-        write_text(self.array / "zarr.json", (metadata / "zarr.json").read_text())
+        self.place.describe(level, (metadata / "zarr.json").read_text())
         shutil.rmtree(metadata)
 
     def regions(self) -> Iterator[tuple[tuple[int, ...], Region]]:
@@ -98,8 +100,7 @@ class ShardWriter:
             record: dict[str, Any] = json.loads(self._record(index).read_text())
         except FileNotFoundError:
             return None
-        path = self._file(index)
-        size = path.stat().st_size if path.exists() else 0
+        size = self.place.size(self.level, index)
         return record if record["key"] == self.key and record["bytes"] == size else None
 
     def is_done(self, index: Sequence[int]) -> bool:
@@ -127,19 +128,13 @@ class ShardWriter:
                 f"shard {tuple(index)} of {self.store} is {extent(region)} {self.layout.dtype}, "
                 f"got {voxels.shape} {voxels.dtype}"
             )
-        staging, final = self._staging(), self._file(index)
+        staging = self._staging()
         zarr.open_array(str(staging), mode="r+")[region] = voxels
-        staged = staging / final.relative_to(self.array)
-        # from here on neither an earlier commit nor an earlier record speaks of what is on disk
-        (self.store / "zarr.json").unlink(missing_ok=True)
+        # from here on neither an earlier commit nor an earlier record speaks of what is there
+        self.place.uncommit()
         self._record(index).unlink(missing_ok=True)
-        size = 0
-        if staged.exists():
-            size = staged.stat().st_size
-            final.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(staged, final)
-        else:  # only the fill value: zarr keeps no file for such a shard
-            final.unlink(missing_ok=True)
+        # zarr keeps no file for a shard of nothing but the fill value
+        size = self.place.take(self.level, index, staging.joinpath("c", *map(str, index)))
         record = {"key": self.key, "bytes": size, "digest": voxels_digest(voxels), "facts": facts}
         write_text(self._record(index), canonical(record | Intensities.of(voxels).to_json()))
 
@@ -152,15 +147,10 @@ class ShardWriter:
                 shutil.rmtree(path)
             elif path not in records:
                 path.unlink()
-        files = {self._file(index) for index in indices}
-        for path in [path for path in (self.array / "c").rglob("*") if path.is_file() and path not in files]:
-            path.unlink()
+        self.place.tidy(self.level, indices)
 
     def _record(self, index: Sequence[int]) -> Path:
         return record_path(self.store, self.level, index)
-
-    def _file(self, index: Sequence[int]) -> Path:
-        return self.array.joinpath("c", *map(str, index))
 
     def _staging(self) -> Path:
         """Array of this thread's own, where a shard is encoded before it is renamed into place."""

@@ -14,6 +14,7 @@ from ssdenoise.errors import FormatError, MissingInputError
 from ssdenoise.grid import Region
 from ssdenoise.intensity import Intensities
 from ssdenoise.store.commit import Metadata
+from ssdenoise.store.place import place_from
 from ssdenoise.store.shards import AXES, Layout
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Volume:
             raise FormatError(
                 f"{self.path}/zarr.json was not written by ssdenoise ({error!r}); ingest it first"
             ) from None
+        self._place = place_from(self.path, self.record)
         self.array = self.level(0)
         ome = attributes["ome"]["multiscales"][0]
         self._levels = len(ome["datasets"])
@@ -61,7 +63,12 @@ class Volume:
 
     def level(self, number: int) -> zarr.Array[Any]:
         """One level of the pyramid, TCZYX; 0 is full resolution."""
-        return zarr.open_array(str(self.path / str(number)), mode="r")
+        return self._place.open(number)
+
+    @property
+    def root(self) -> str | None:
+        """Address in an object store that its voxels lie under, and where those of what is made of it go."""
+        return self.record.get("stored_under")
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from ssdenoise.config.specs import CalibrateSpec
 from ssdenoise.methods import Batch
 from ssdenoise.methods.hqssl import HQSSL, variance
 from ssdenoise.model import load_model
-from ssdenoise.train import train
+from ssdenoise.train import Scene, train
 from tests.conftest import CPU, NOISE, generator, make_store
 from tests.unit.test_hqssl import Fixed, make
 
@@ -85,9 +85,7 @@ def test_a_trained_posterior_is_calibrated(tmp_path: Path) -> None:
     method = HQSSL(likelihood="gaussian", steps=150)
     train(
         TrainSpec(dataset="d", noise="n", seed=1, ndim=2, method=method),
-        volume.path,
-        None,
-        tmp_path / "c.json",
+        [Scene(volume.path, tmp_path / "c.json")],
         tmp_path / "m",
         CPU,
     )
