@@ -233,6 +233,26 @@ def inspect(
 
 
 @app.command()
+def plan(
+    configfile: Annotated[Path, typer.Option(help="The configuration.")] = Path("config/config.yaml"),
+    profile: Annotated[Path, typer.Option(help="Folder of the Snakemake profile.")] = Path("workflow/profiles/default"),
+    rates: Annotated[
+        Path | None,
+        typer.Option(help="JSON file of rates measured before; those that it lacks are measured and added."),
+    ] = None,
+    gpu: Gpu = 0,
+    threads: Annotated[int | None, typer.Option(help="Threads to measure with; the default is all.")] = None,
+) -> None:
+    """Tell what a run will take: jobs, hours, storage, memory, and what does not fit the profile."""
+    from ssdenoise.device import Device
+    from ssdenoise.plan import plan
+
+    logging.disable()  # the device is in the text
+    device = Device.granted(gpu, threads or len(os.sched_getaffinity(0)))
+    sys.stdout.write(plan(configfile, profile, device, rates=rates))
+
+
+@app.command()
 def verify(
     stores: Annotated[list[Path], typer.Argument(help="Finished stores, or their zarr.json.")], threads: Threads = 1
 ) -> None:

@@ -95,6 +95,11 @@ class Device:
         """Move a batch of noisy images here, in the order that the weights are in."""
         return noisy.to(self.where, memory_format=CHANNELS_LAST[noisy.ndim])
 
+    def wait(self) -> None:
+        """Until all that was sent here is done."""
+        if self.kind == "cuda":
+            torch.cuda.synchronize(self.where)
+
     def release(self) -> None:
         """Give memory back that torch keeps for later."""
         if self.kind == "cuda":

@@ -46,9 +46,7 @@ def load_model(folder: Path) -> Model:
     value = read_json(description)
     method = METHODS[value["method"]["name"]].model_validate(value["method"])
     # the true parameters of the noise are buffers among the weights
-    signal, impulse = NoiseModel(0.0, 0.0, 1.0), ImpulseModel(0.5, 0.0, 1.0)
-    placeholder = NoiseModels(signal, signal, signal, impulse)
-    net = method.build(value["channels"], value["ndim"], [placeholder] * value["channels"])
+    net = method.build(value["channels"], value["ndim"], [placeholder_noise()] * value["channels"])
     try:
         net.load_state_dict(load_file(weights))
     except RuntimeError as error:
@@ -64,6 +62,12 @@ def load_model(folder: Path) -> Model:
         Normalization(**{k: tuple(v) for k, v in value["normalization"].items()}),
         key,
     )
+
+
+def placeholder_noise() -> NoiseModels:
+    """Noise parameters to build a network with that gets, or needs, others."""
+    signal = NoiseModel(0.0, 0.0, 1.0)
+    return NoiseModels(signal, signal, signal, ImpulseModel(0.5, 0.0, 1.0))
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:

@@ -15,6 +15,7 @@ from ssdenoise.denoise.pieces import bytes_per_voxel, spatial
 from ssdenoise.device import CPU, Device
 from ssdenoise.errors import ConfigError, FormatError
 from ssdenoise.grid import Tile, blocks, core_shape, extent, share, tile
+from ssdenoise.methods import Method
 from ssdenoise.model import Model, load_model
 from ssdenoise.provenance import Clock, code_hash, digest, record, write_json
 from ssdenoise.store import Layout, ShardWriter, Volume, claim
@@ -98,7 +99,7 @@ def denoise(
         for product, layout in layouts.items()
     ]
     with claim(output / "slabs" / f"{slab}-of-{slabs}.lock"):
-        tiles = _tiles(volume, loaded)
+        tiles = tiles_of(volume.shape, volume.layout.shard, *spatial(loaded.net))
         mine = [tiles[i] for i in share(len(tiles), slab, slabs)]
         done = [[w.is_done(index) for w in writers for index, _ in w.shards_of(t.core)] for t in mine]
         todo = [t for t, shards in zip(mine, done, strict=True) if not all(shards)]
@@ -111,7 +112,11 @@ def denoise(
             tuple(layouts.items()),
             key,
             spec.empty_below,
-            _piece_voxels(mine, volumes, loaded, memory_mb / (1 if scheduler else workers)),
+            piece_voxels(
+                tile_bytes(mine, sum(each.array.dtype.itemsize for each in volumes), loaded.method),
+                memory_mb / (1 if scheduler else workers),
+                bytes_per_voxel(loaded),
+            ),
             int(device.kind == "cuda"),
             device.threads,
         )
@@ -156,20 +161,22 @@ def _layouts(spec: DenoiseSpec, volume: Volume, model: Model) -> dict[str, Layou
     return {product: replace(layout, dtype=dtype) for product, dtype in dtypes.items()}
 
 
-def _tiles(volume: Volume, model: Model) -> list[Tile]:
+def tiles_of(shape: Sequence[int], shard: Sequence[int], halo: Sequence[int], stride: Sequence[int]) -> list[Tile]:
     """All tiles of a volume; a tile holds all channels of one time point.
 
     They do not depend on what this job was granted: the slabs of a volume are shares of one list.
     """
-    halo, stride = spatial(model)
-    shard = (1, volume.shape[1], *volume.layout.shard[2:])
-    core = core_shape(volume.shape, shard, halo, stride, TILE_VOXELS)
-    return [tile(region, volume.shape, halo, stride) for _, region in blocks(volume.shape, core)]
+    core = core_shape(shape, (1, shape[1], *shard[2:]), halo, stride, TILE_VOXELS)
+    return [tile(region, shape, halo, stride) for _, region in blocks(shape, core)]
 
 
-def _piece_voxels(tiles: Sequence[Tile], volumes: Sequence[Volume], model: Model, memory_mb: float) -> int:
-    """Voxels that may pass the network at once, from what the tiles in flight leave of the memory."""
-    voxel = sum(volume.array.dtype.itemsize for volume in volumes) + 4 * (1 + model.method.probabilistic)
+def tile_bytes(tiles: Sequence[Tile], itemsize: int, method: Method) -> int:
+    """Memory of the tiles in flight; `itemsize` is what is read of a voxel, of one realization or both."""
     largest = max((math.prod(extent(one.read)) for one in tiles), default=0)
-    left = 1e6 * (memory_mb - PROCESS_MB) - IN_FLIGHT * largest * voxel
-    return max(1, min(PIECE_VOXELS, int(left / bytes_per_voxel(model))))
+    return IN_FLIGHT * largest * (itemsize + 4 * (1 + method.probabilistic))
+
+
+def piece_voxels(in_flight: float, memory_mb: float, per_voxel: float) -> int:
+    """Voxels that may pass the network at once, from what the tiles in flight leave of the memory."""
+    left = 1e6 * (memory_mb - PROCESS_MB) - in_flight
+    return max(1, min(PIECE_VOXELS, int(left / per_voxel)))

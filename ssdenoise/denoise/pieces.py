@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,10 +32,10 @@ WORKSPACE = 0.25
 Array = npt.NDArray[np.float32]
 
 
-def spatial(model: Model) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Halo and stride in TCZYX; planes have neither in Z."""
-    missing = 5 - model.ndim
-    return (0,) * missing + tuple(model.net.halo), (1,) * missing + tuple(model.net.stride)
+def spatial(net: Network) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Halo and stride of a network in TCZYX; planes have neither in Z."""
+    missing = 5 - len(net.stride)
+    return (0,) * missing + tuple(net.halo), (1,) * missing + tuple(net.stride)
 
 
 def piece_shape(
@@ -82,7 +82,7 @@ class Pieces:
 
     def __init__(self, model: Model, device: Device, voxels: int) -> None:
         self.model, self.device, self.voxels = model, device, voxels
-        self.halo, self.stride = spatial(model)
+        self.halo, self.stride = spatial(model.net)
 
     def run(self, noisy: npt.NDArray[Any], core: Region, wanted: npt.NDArray[np.bool_] | None = None) -> list[Array]:
         """Denoise the core of a tile.
@@ -196,11 +196,16 @@ class _Footprint(TorchDispatchMode):
         return out
 
 
+def footprint(call: Callable[[], object]) -> float:
+    """Bytes of the most tensors that are alive at once in a call, and of what the libraries take besides."""
+    with _Footprint() as counted:
+        call()
+    return float((1 + WORKSPACE) * counted.peak)
+
+
 @torch.no_grad()
 def bytes_per_voxel(model: Model) -> float:
     """Memory that inference takes for each voxel (all channels) of a piece, measured on a small sample."""
     size = [ceil_to(n, s) for n, s in zip(SAMPLE[3 - model.ndim :], model.net.stride, strict=True)]
     sample = torch.zeros(1, model.channels, *size)
-    with _Footprint() as footprint:
-        model.method.estimate(model.net, sample)
-    return float((1 + WORKSPACE) * footprint.peak) / math.prod(size)
+    return footprint(lambda: model.method.estimate(model.net, sample)) / math.prod(size)

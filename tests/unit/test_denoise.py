@@ -136,7 +136,7 @@ def test_a_killed_job_keeps_its_finished_shards(
         if len(written) == 5:
             raise Killed
         real(self, index, voxels, **facts)
-        written.append((index, self.array / Path("c", *map(str, index))))
+        written.append((index, self.store.joinpath("0", "c", *map(str, index))))
 
     monkeypatch.setattr(ShardWriter, "write", dies_after_five)
     with pytest.raises(Killed):

@@ -160,13 +160,13 @@ def test_no_voxel_is_lost_and_none_is_read_twice(data: st.DataObject) -> None:
         patch.setattr("ssdenoise.ingest.BAND_BYTES", data.draw(st.integers(1, 4000)))
         writer = ShardWriter(Path(folder) / "v.ome.zarr", layout, "key")
         copy(source, writer, "a.tif", threads=2)
-        array = zarr.open_array(str(writer.array), mode="r")
+        array = writer.place.open(0)
         np.testing.assert_array_equal(np.asarray(array[...]), voxels)
         assert (reads == 1).all()
         indices = [index for index, _ in writer.regions()]
         lost = data.draw(st.lists(st.sampled_from(indices), unique=True))
         for index in lost:
-            writer.array.joinpath("c", *map(str, index)).unlink()
+            writer.store.joinpath("0", "c", *map(str, index)).unlink()
         copy(source, writer, "a.tif", threads=2)
         np.testing.assert_array_equal(np.asarray(array[...]), voxels)
         assert reads.max() <= 2

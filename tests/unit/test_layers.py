@@ -17,7 +17,7 @@ LAYERS = {
     "config": L3,
     **dict.fromkeys(("fetch", "ingest", "synthesize", "calibrate", "train", "denoise", "commit"), L4),
     **dict.fromkeys(("score", "compare", "report", "export", "verify"), L4),
-    "inspect": L5,
+    **dict.fromkeys(("inspect", "plan"), L5),
 }
 STORAGE = {"zarr", "dask", "xarray", "yaozarrs"}
 #: What modules must not import, from outside or from the package.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,24 @@ def test_a_group_trains_once_on_all_its_datasets(tmp_path: Path) -> None:
         assert f"--target {scene}/noisy-1.ome.zarr/zarr.json" in command
         assert f"--calibration {scene}/calibration.json" in command
         assert f"--model results/tiny/g/gaussian/n2n/seed-0 --output {scene}/n2n/seed-0" in plan
+
+
+def test_a_plan_counts_the_jobs_that_snakemake_counts(tmp_path: Path) -> None:
+    workflow = make(tmp_path / "plan")
+    command = [sys.executable, "-m", "ssdenoise", "plan", "--configfile", "config.yaml"]
+    plan = subprocess.run(command, cwd=workflow.folder, env=workflow.environment(), capture_output=True, text=True)
+    assert plan.returncode == 0, plan.stderr
+    table = [[cell.strip() for cell in line.split("|")[1:3]] for line in plan.stdout.splitlines() if "|" in line]
+    counted = {rule: int(jobs) for rule, jobs in table if jobs.isdigit()}
+    lines = [line.split() for line in workflow.run("--dry-run").stdout.splitlines()]
+    stats = {words[0]: int(words[1]) for words in lines if len(words) == 2 and words[1].isdigit()}
+    assert counted == {rule: jobs for rule, jobs in stats.items() if rule not in ("all", "total", "jobid:")}
+    assert f"{stats['total'] - 1} jobs; training and inference: " in plan.stdout
+    assert "1x1x6x96x80" in plan.stdout
+    assert "does not fit" not in plan.stdout
+    wrong = subprocess.run([*command[:-1], "no.yaml"], cwd=workflow.folder, capture_output=True, text=True)
+    assert wrong.returncode == 2
+    assert wrong.stderr == "ssdenoise: no file no.yaml; name the configuration with --configfile\n"
 
 
 @pytest.mark.parametrize(

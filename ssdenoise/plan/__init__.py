@@ -1,0 +1,269 @@
+"""Plan: what a run will take before anything runs: jobs, hours, storage, memory, and what does not fit the profile."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from ssdenoise.config.project import Project
+from ssdenoise.denoise import PROCESS_MB, piece_voxels, tile_bytes, tiles_of
+from ssdenoise.denoise.pieces import piece_shape, voxels_read
+from ssdenoise.device import Device
+from ssdenoise.errors import MissingInputError
+from ssdenoise.grid import blocks, extent
+from ssdenoise.ingest import BAND_BYTES, tczyx
+from ssdenoise.ingest.sources import read_source
+from ssdenoise.methods import Method
+from ssdenoise.plan.jobs import PlannedJob, dry_run
+from ssdenoise.plan.rates import Rates
+from ssdenoise.store import Layout, Volume
+from ssdenoise.train.pool import POOL_BYTES
+
+#: Share that a pyramid adds to the voxels of its full resolution, if Y and X are halved.
+PYRAMID = 1 / 3
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a job takes: hours of its network, and memory in MB; 0 where it is not known."""
+
+    hours: float = 0.0
+    memory_mb: float = 0.0
+
+
+@dataclass
+class Estimate:
+    """Volumes and rates of a project, from which the needs of its jobs follow."""
+
+    project: Project
+    rates: Rates
+    layouts: dict[str, Layout | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in self.project.datasets:
+            self.layouts[name] = _layout(self.project, name)
+
+    def of(self, job: PlannedJob) -> Needs:
+        """What a job takes."""
+        if job.rule == "train":
+            return self._train(job)
+        if job.rule == "denoise":
+            return self._denoise(job)
+        if job.rule.startswith("ingest"):
+            return Needs(memory_mb=PROCESS_MB + 3 * BAND_BYTES / 1e6)
+        return Needs()
+
+    def _train(self, job: PlannedJob) -> Needs:
+        rows = self.project.members(job.wildcards["trained"])
+        layouts = [layout for row in rows if (layout := self.layouts[row.dataset])]
+        if not layouts:
+            return Needs()
+        method = self.project.config.methods[job.wildcards["entry"]]
+        rate = self.rates.of(method, rows[0].ndim, layouts[0].shape[1])
+        voxels = sum(math.prod(layout.shape) * np.dtype(layout.dtype).itemsize for layout in layouts)
+        volumes = 2 if method.target and rows[0].pairing == "volume" else 1
+        held = min(volumes * voxels, POOL_BYTES)
+        hours = getattr(method, "steps", 0) * rate.step_seconds / 3600
+        return Needs(hours, PROCESS_MB + (held + rate.step_bytes) / 1e6)
+
+    def _denoise(self, job: PlannedJob) -> Needs:
+        name, method = job.wildcards["dataset"], self.project.config.methods[job.wildcards["entry"]]
+        if (layout := self.layouts[name]) is None:
+            return Needs()
+        ndim = self.project.datasets[name].ndim
+        rate = self.rates.of(method, ndim, layout.shape[1])
+        halo, stride = (0,) * (5 - ndim) + rate.halo, (1,) * (5 - ndim) + rate.stride
+        passes = 1 + method.averages_pair
+        in_flight, largest = _tiles(layout, halo, stride, method, passes)
+        core, read = largest
+        most = piece_voxels(in_flight, job.granted("mem_mb"), rate.bytes_per_voxel)
+        piece = piece_shape(core, read, halo, stride, most)
+        at_once = voxels_read(piece, read, halo, stride)
+        overhead = at_once / (math.prod(piece) / piece[1])
+        voxels = math.prod(layout.shape) / layout.shape[1] / int(job.wildcards["slabs"])
+        hours = passes * voxels * overhead / rate.voxels_per_second / 3600
+        return Needs(hours, PROCESS_MB + (in_flight + at_once * rate.bytes_per_voxel) / 1e6)
+
+
+def plan(configfile: Path, profile: Path, device: Device, *, rates: Path | None = None, root: Path = Path()) -> str:
+    """Describe what a run will take.
+
+    Parameters
+    ----------
+    configfile : Path
+        The configuration.
+    profile : Path
+        Folder of the Snakemake profile.
+    device : Device
+        What the rates of training and inference are measured on.
+    rates : Path, optional
+        JSON file of rates that were measured before, on the machine that the jobs are for; those that it lacks are
+        measured and written to it.
+    root : Path
+        Folder of the project.
+
+    Returns
+    -------
+    str
+        Tables of volumes and of jobs, and a line for each thing that does not fit.
+
+    Raises
+    ------
+    SsdenoiseError
+        If the configuration is wrong, or a source cannot be read.
+    """
+    if not (root / configfile).is_file():
+        raise MissingInputError(f"no file {configfile}; name the configuration with --configfile")
+    jobs = dry_run(configfile, profile, root)
+    project = Project(yaml.safe_load((root / configfile).read_text()), root)
+    estimate = Estimate(project, Rates(device, rates))
+    needs = [estimate.of(job) for job in jobs]
+    sections = [
+        _volumes(estimate).fillna("").to_markdown(index=False),
+        _jobs(jobs, needs).to_markdown(index=False, floatfmt=".3g", missingval="")
+        if jobs
+        else "Nothing is left to be done.",
+        _totals(jobs, needs, estimate.rates),
+        *_misfits(jobs, needs),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _layout(project: Project, name: str) -> Layout | None:
+    """Layout of a dataset's volumes, from its store or from its source's header; None of what is to be downloaded."""
+    row, run = project.datasets[name], project.config.run
+    store = f"results/{run}/{name}/" + ("clean" if row.clean else f"{project.noise_of(name)[0]}/noisy-0") + ".ome.zarr"
+    if (project.root / store / "zarr.json").is_file():
+        return Volume(project.root / store).layout
+    source = project.located(row.clean or row.noisy or "")
+    if source.partition("#")[0] in project.downloaded and not project.files(source.partition("#")[0]):
+        return None
+    with closing(read_source(source, project.root, row.axes)) as found:
+        voxels = tczyx(found, source)
+        storage = project.config.storage
+        return Layout.fit(voxels.shape, voxels.dtype.name, storage.chunk, storage.shard)
+
+
+@cache
+def _tiles(
+    layout: Layout, halo: tuple[int, ...], stride: tuple[int, ...], method: Method, passes: int
+) -> tuple[int, tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Bytes of the tiles in flight, and the largest tile: its core, and all that is read of it."""
+    tiles = tiles_of(layout.shape, layout.shard, halo, stride)
+    largest = max(tiles, key=lambda one: math.prod(extent(one.read)))
+    itemsize = passes * np.dtype(layout.dtype).itemsize
+    return tile_bytes(tiles, itemsize, method), (extent(largest.core), extent(largest.read))
+
+
+def _volumes(estimate: Estimate) -> pd.DataFrame:
+    """Each dataset: its shape, its size, and that of the stores that the run makes of it; all before compression."""
+    project = estimate.project
+    rows: list[dict[str, object]] = []
+    for name, layout in estimate.layouts.items():
+        row = project.datasets[name]
+        if layout is None:
+            rows.append({"dataset": name, "shape (TCZYX)": "not downloaded yet"})
+            continue
+        voxels, size = math.prod(layout.shape), np.dtype(layout.dtype).itemsize
+        dtype = layout.dtype if row.denoised_dtype == "same" else row.denoised_dtype
+        done = [job for job in project.jobs() if job[0] == name]
+        probabilistic = sum(project.config.methods[job[2]].probabilistic for job in done)
+        synthesized = len(project.noise_of(name)) * 2 * 4 if row.clean else 0  # two realizations, float32
+        stored = size * (1 + bool(row.reference)) + synthesized
+        # what is denoised of synthesized noise has its dtype
+        out = 4 if row.clean and row.denoised_dtype == "same" else np.dtype(dtype).itemsize
+        rows.append(
+            {
+                "dataset": name,
+                "shape (TCZYX)": "x".join(map(str, layout.shape)),
+                "dtype": layout.dtype,
+                "source": _size(voxels * size),
+                "stores": _size(voxels * stored * (1 + PYRAMID)),
+                "denoised": _size(voxels * (out * len(done) + 4 * probabilistic) * (1 + PYRAMID)),
+                "slabs": row.slabs,
+                "shards": sum(1 for _ in blocks(layout.shape, layout.shard)),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _jobs(jobs: Sequence[PlannedJob], needs: Sequence[Needs]) -> pd.DataFrame:
+    """Each rule: jobs, hours of all and of the longest, and what they are granted and need."""
+    by_rule: dict[str, list[tuple[PlannedJob, Needs]]] = defaultdict(list)
+    for job, need in zip(jobs, needs, strict=True):
+        by_rule[job.rule].append((job, need))
+    return pd.DataFrame(
+        {
+            "rule": rule,
+            "jobs": len(found),
+            "time of all": _duration(math.fsum(need.hours for _, need in found)),
+            "of the longest": _duration(max(need.hours for _, need in found)),
+            "granted": _duration(max(job.granted("runtime") for job, _ in found) / 60),
+            "threads": max(job.threads for job, _ in found),
+            "GPUs": f"{max(job.granted('gpu') for job, _ in found):.0f}",
+            "MB granted": f"{max(job.granted('mem_mb') for job, _ in found):.0f}",
+            "MB needed": f"{max(need.memory_mb for _, need in found):.0f}".removeprefix("0"),
+        }
+        for rule, found in by_rule.items()
+    )
+
+
+def _size(number: float) -> str:
+    """Bytes for people."""
+    for unit, length in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if number >= length:
+            return f"{number / length:.3g} {unit}"
+    return f"{number / 1e3:.3g} kB"
+
+
+def _duration(hours: float) -> str:
+    """For people; nothing if it is not known."""
+    for unit, length in (("h", 1.0), ("min", 1 / 60), ("s", 1 / 3600)):
+        if hours >= length:
+            return f"{hours / length:.3g} {unit}"
+    return "" if hours == 0 else "< 1 s"
+
+
+def _totals(jobs: Sequence[PlannedJob], needs: Sequence[Needs], rates: Rates) -> str:
+    hours = {
+        kind: math.fsum(need.hours for job, need in zip(jobs, needs, strict=True) if (job.granted("gpu") > 0) == on_gpu)
+        for kind, on_gpu in (("GPUs", True), ("processors", False))
+    }
+    told = " and ".join(f"{_duration(value)} of {kind}" for kind, value in hours.items() if value) or "none"
+    devices = ", ".join(sorted(rates.devices)) or "nothing"
+    return (
+        f"{len(jobs)} jobs; training and inference: {told}, by the rates of {devices}. Sizes are before compression, "
+        "which halves most microscopy."
+    )
+
+
+def _misfits(jobs: Sequence[PlannedJob], needs: Sequence[Needs]) -> list[str]:
+    """A line for each rule and dataset whose jobs need more than they are granted."""
+    lines = {}
+    for job, need in zip(jobs, needs, strict=True):
+        who = job.wildcards.get("trained") or job.wildcards.get("dataset", "")
+        what = f"{job.rule} of {who}" + (f" by {job.wildcards['entry']}" if "entry" in job.wildcards else "")
+        if need.memory_mb > job.granted("mem_mb"):
+            lines[what, "memory"] = (
+                f"does not fit: {what} needs about {need.memory_mb:.0f} MB, the profile grants "
+                f"{job.granted('mem_mb'):.0f} (`set-resources: {job.rule}: mem_mb=`)"
+            )
+        if need.hours * 60 > job.granted("runtime"):
+            slabs = math.ceil(need.hours * 60 / job.granted("runtime")) * int(job.wildcards.get("slabs", 1))
+            more = (
+                f"set `slabs` to {slabs} or more" if job.rule == "denoise" else f"`set-resources: {job.rule}: runtime=`"
+            )
+            lines[what, "time"] = (
+                f"does not fit: {what} takes about {need.hours:.3g} hours, the profile grants "
+                f"{job.granted('runtime') / 60:.3g} ({more})"
+            )
+    return list(lines.values())

@@ -1,0 +1,69 @@
+"""What Snakemake would run: its own dry run, read back."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from ssdenoise.errors import ConfigError
+
+#: Line of a dry run that begins a job.
+JOB = re.compile(r"^(?:localrule|rule|checkpoint) (\w+):$")
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """A job of a dry run: its rule, its wildcards, and what the rule and the profile grant it."""
+
+    rule: str
+    wildcards: dict[str, str]
+    threads: int
+    resources: dict[str, str]
+
+    def granted(self, resource: str) -> float:
+        """A resource as a number; 0 if it has none of that name."""
+        return float(self.resources.get(resource, 0))
+
+
+def dry_run(configfile: Path, profile: Path, root: Path) -> list[PlannedJob]:
+    """Jobs that are left to be run.
+
+    Raises
+    ------
+    ConfigError
+        If Snakemake refuses the configuration; with its reason.
+    """
+    options = ["--dry-run", "--configfile", str(configfile), "--profile", str(profile)]
+    done = subprocess.run([sys.executable, "-m", "snakemake", *options], cwd=root, capture_output=True, text=True)
+    if done.returncode:
+        lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+        told = [line.removeprefix("ssdenoise: ") for line in lines if line.startswith("ssdenoise: ")]
+        raise ConfigError(
+            told[0] if told else f"snakemake cannot plan this: {lines[-1] if lines else 'it said nothing'}"
+        )
+    return parsed(done.stdout)
+
+
+def parsed(text: str) -> list[PlannedJob]:
+    """Jobs from the text of a dry run."""
+    jobs: list[PlannedJob] = []
+    rule, fields = "", dict[str, str]()
+    for line in [*text.splitlines(), ""]:
+        if (match := JOB.match(line)) or (rule and not line.startswith("    ")):
+            if rule:
+                jobs.append(_job(rule, fields))
+            rule, fields = match[1] if match else "", {}
+        elif rule:
+            name, _, value = line.strip().partition(": ")
+            fields[name] = value
+    return [job for job in jobs if job.rule != "all"]
+
+
+def _job(rule: str, fields: dict[str, str]) -> PlannedJob:
+    def pairs(name: str) -> dict[str, str]:
+        return dict(part.partition("=")[::2] for part in fields.get(name, "").split(", ") if part)
+
+    return PlannedJob(rule, pairs("wildcards"), int(fields.get("threads", 1)), pairs("resources"))

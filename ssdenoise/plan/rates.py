@@ -1,0 +1,142 @@
+"""How fast a method trains and denoises here, and how much memory it takes: measured on random images, in seconds."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from ssdenoise.denoise.pieces import bytes_per_voxel, footprint
+from ssdenoise.device import Device
+from ssdenoise.grid import ceil_to
+from ssdenoise.intensity import Normalization
+from ssdenoise.methods import Batch, Method, Network, TrainedMethod
+from ssdenoise.model import Model, placeholder_noise
+from ssdenoise.provenance import canonical, digest, read_json, write_json
+
+#: Repetitions of what is timed, after one that is not.
+ROUNDS = 3
+
+#: Side of the images that inference is timed on, in voxels ZYX: large enough to be as fast as on large ones.
+TIMED = (16, 256, 256)
+
+#: What `calibrate` might have found, for methods that take options from it.
+CALIBRATION = {"channels": [{"correlation": {"offsets": [[0, 0, 1]]}}]}
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Speed and memory of a method on a device.
+
+    Attributes
+    ----------
+    device : str
+    step_seconds : float
+        Of one training step; 0 for methods that do not train.
+    step_bytes : float
+        Memory of one training step.
+    voxels_per_second : float
+        Of inference, halos counted, all channels of a voxel together.
+    bytes_per_voxel : float
+        Of inference.
+    halo, stride : tuple of int
+        Of the network, [Z,] Y, X.
+    """
+
+    device: str
+    step_seconds: float
+    step_bytes: float
+    voxels_per_second: float
+    bytes_per_voxel: float
+    halo: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+class Rates:
+    """Rates of methods, measured when they are asked for, or read from a table that was written where it was measured.
+
+    Parameters
+    ----------
+    device : Device
+    table : Path, optional
+        JSON file to take rates from, and to write those to that it lacks.
+    """
+
+    def __init__(self, device: Device, table: Path | None = None) -> None:
+        self.device, self.table = device, table
+        known = read_json(table) if table and table.exists() else {}
+        self._known = {
+            key: Rate(**value | {name: tuple(value[name]) for name in ("halo", "stride")})
+            for key, value in known.items()
+        }
+
+    @property
+    def devices(self) -> set[str]:
+        """What the rates were measured on."""
+        return {rate.device for rate in self._known.values()}
+
+    def of(self, method: Method, ndim: int, channels: int) -> Rate:
+        """Rate of a method on images of so many dimensions and channels."""
+        key = digest(canonical([method.model_dump(mode="json"), ndim, channels]))
+        if key not in self._known:
+            self._known[key] = measured(method, ndim, channels, self.device)
+            if self.table:
+                write_json(self.table, {name: asdict(rate) for name, rate in self._known.items()})
+        return self._known[key]
+
+
+def measured(method: Method, ndim: int, channels: int, device: Device) -> Rate:
+    """Time a training step and inference of a method on random images."""
+    method = method.calibrated(json.loads(json.dumps(CALIBRATION)))
+    net = method.build(channels, ndim, [placeholder_noise()] * channels)
+    step_seconds, step_bytes = 0.0, 0.0
+    if isinstance(method, TrainedMethod):
+        step_seconds, step_bytes = _training(method, net, ndim, channels, device)
+    net.eval()
+    device.place_for_inference(net)
+    size = [ceil_to(n, s) for n, s in zip(TIMED[3 - ndim :], net.stride, strict=True)]
+    image = device.send_for_inference(torch.randn(1, channels, *size))
+    with torch.no_grad():
+        seconds = _timed(lambda: method.estimate(net, image), device)
+    net.cpu()
+    model = Model(method, net, channels, ndim, Normalization((0.0,) * channels, (1.0,) * channels), "")
+    per_second = torch.tensor(size).prod().item() / seconds
+    per_voxel = bytes_per_voxel(model)
+    return Rate(device.name, step_seconds, step_bytes, per_second, per_voxel, tuple(net.halo), tuple(net.stride))
+
+
+def _training(method: TrainedMethod, net: Network, ndim: int, channels: int, device: Device) -> tuple[float, float]:
+    """Seconds and bytes of a training step."""
+    device.place(net)
+    net.train()
+    wanted = method.patch_size(ndim)[3 - ndim :]
+    factor = [1] * (ndim - 2) + [method.patch_factor] * 2
+    patch = [max(1, p // (s * f)) * s * f for p, s, f in zip(wanted, net.stride, factor, strict=True)]
+    noisy = torch.randn(method.patches_per_step(ndim), channels, *patch)
+    batch, rng = Batch(noisy, noisy.flip(0) if method.target else None), torch.Generator().manual_seed(0)
+    optimiser = torch.optim.Adam(net.parameters())
+
+    def step() -> None:
+        with device.autocast():
+            loss = method.loss(net, device.send(batch), rng, 0.5)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+    return _timed(step, device), footprint(step)
+
+
+def _timed(call: Callable[[], object], device: Device) -> float:
+    """Median seconds of a call."""
+    seconds = []
+    for _ in range(1 + ROUNDS):
+        start = time.perf_counter()
+        call()
+        device.wait()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[1:])

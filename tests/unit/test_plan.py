@@ -1,0 +1,94 @@
+"""Plans: Snakemake's dry run read back, rates measured or taken from a table, and what does not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ssdenoise.config.project import Project
+from ssdenoise.methods import METHODS
+from ssdenoise.plan import Estimate, _misfits
+from ssdenoise.plan.jobs import PlannedJob, parsed
+from ssdenoise.plan.rates import Rate, Rates
+from tests.conftest import CPU
+
+TEXT = """\
+Building DAG of jobs...
+Job stats:
+job             count
+total              43
+
+[Fri Nov 27 02:15:47 2026]
+rule train:
+    input: results/tiny/a/measured/noisy-0.ome.zarr/zarr.json, results/tiny/a/measured/calibration.json
+    output: results/tiny/a/measured/n2v/seed-0/model.safetensors
+    jobid: 4
+    reason: Missing output files: x; Input files updated by another job: y
+    wildcards: trained=a, noise=measured, entry=n2v, seed=0
+    threads: 8
+    resources: tmpdir=<TBD>, gpu=1, mem_mb=4000, mem=4 GB, runtime=240
+[Fri Nov 27 02:15:47 2026]
+localrule compare:
+    input: results/tiny/a/scores.parquet
+    jobid: 5
+    resources: tmpdir=/tmp, runtime=30, mem_mb=1000
+[Fri Nov 27 02:15:47 2026]
+rule all:
+    input: results/tiny/comparison.csv
+    jobid: 0
+
+Job stats:
+job             count
+"""
+
+
+def test_a_dry_run_is_read_back() -> None:
+    train, compare = parsed(TEXT)
+    assert (train.rule, train.threads, train.granted("gpu"), train.granted("mem_mb")) == ("train", 8, 1, 4000)
+    assert train.wildcards == {"trained": "a", "noise": "measured", "entry": "n2v", "seed": "0"}
+    assert (compare.rule, compare.threads, compare.granted("gpu"), compare.wildcards) == ("compare", 1, 0, {})
+
+
+def test_rates_are_measured_once_and_kept_in_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    method = METHODS["n2v"](patch=(1, 16, 16), batch=1)  # type: ignore[call-arg]
+    rate = Rates(CPU, tmp_path / "rates.json").of(method, 2, 1)
+    assert rate.step_seconds > 0
+    assert rate.voxels_per_second > 1e3
+    assert rate.step_bytes > 1e5
+    assert len(rate.halo) == len(rate.stride) == 2
+    monkeypatch.setattr("ssdenoise.plan.rates.measured", lambda *a: pytest.fail("measured again"))
+    assert Rates(CPU, tmp_path / "rates.json").of(method, 2, 1) == rate
+
+
+def planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: Rate, **granted: str) -> list[str]:
+    """What does not fit of a volume of 1.3e9 voxels, which is not written."""
+    np.lib.format.open_memmap(tmp_path / "a.npy", "w+", np.uint16, (5, 16384, 16384))
+    (tmp_path / "datasets.tsv").write_text("dataset\tnoisy\tslabs\na\ta.npy\t2\n")
+    project = Project({"run": "r", "datasets": "datasets.tsv", "methods": {"n2v": {"name": "n2v"}}}, tmp_path)
+    monkeypatch.setattr("ssdenoise.plan.rates.measured", lambda *a: rate)
+    estimate = Estimate(project, Rates(CPU))
+    assert estimate.layouts["a"] is not None
+    assert estimate.layouts["a"].shape == (1, 1, 5, 16384, 16384)
+    wildcards = {"dataset": "a", "trained": "a", "noise": "measured", "entry": "n2v", "seed": "0", "slabs": "2"}
+    jobs = [
+        PlannedJob(rule, wildcards, 2, {"gpu": "0", "mem_mb": "4000", "runtime": "240"} | granted)
+        for rule in ("train", "denoise")
+    ]
+    return _misfits(jobs, [estimate.of(job) for job in jobs])
+
+
+def test_what_does_not_fit_is_told_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rate = Rate("cpu", 0.1, 1e9, 1e6, 1000.0, (24, 24), (4, 4))
+    assert planned(tmp_path, monkeypatch, rate) == []
+    train, denoise, *_ = planned(tmp_path, monkeypatch, rate, mem_mb="500")
+    assert train.startswith("does not fit: train of a by n2v needs about 1")
+    assert "grants 500 (`set-resources: train: mem_mb=`)" in train
+    assert denoise.startswith("does not fit: denoise of a by n2v needs about 9")
+    slow = Rate("cpu", 100.0, 1e9, 1e4, 1000.0, (24, 24), (4, 4))
+    train, denoise = planned(tmp_path, monkeypatch, slow)
+    # 800 steps of 100 s; 671 million voxels at 10000 a second, and halos
+    assert "train of a by n2v takes about 22.2 hours, the profile grants 4" in train
+    assert "denoise of a by n2v takes about 2" in denoise
+    assert "set `slabs` to 1" in denoise
