@@ -21,6 +21,9 @@ from itertools import pairwise, product
 
 Region = tuple[slice, ...]
 
+#: Number of halos in a tile's core from which on a larger one saves too little.
+HALO_SHARE = 40
+
 
 def ceil_to(n: int, multiple: int) -> int:
     """Smallest multiple of `multiple` that is at least `n`."""
@@ -137,13 +140,13 @@ def tile(core: Region, shape: Sequence[int], halo: Sequence[int], stride: Sequen
 def core_shape(
     shape: Sequence[int], shard: Sequence[int], halo: Sequence[int], stride: Sequence[int], voxels: int
 ) -> tuple[int, ...]:
-    """Tile core made of whole shards, grown while the halo dominates and the tile has at most `voxels` voxels.
+    """Tile core made of whole shards, grown while the halo is worth it and the tile has at most `voxels` voxels.
 
     The core is at least one shard rounded up to the stride, whatever `voxels` says.
     """
     core = [math.lcm(b, s) for b, s in zip(shard, stride, strict=True)]
     while True:
-        open_axes = [a for a in range(len(core)) if halo[a] and core[a] < shape[a]]
+        open_axes = [a for a in range(len(core)) if HALO_SHARE * halo[a] > core[a] and core[a] < shape[a]]
         if not open_axes or 2 * math.prod(core) > voxels:
             return tuple(core)
         # doubling the axis whose halo is largest against its core saves the most work

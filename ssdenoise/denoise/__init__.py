@@ -27,8 +27,9 @@ log = logging.getLogger(__name__)
 #: Voxels of a tile's core, all channels counted: fewer spend more of the work on halos.
 TILE_VOXELS = 2**24
 
-#: Voxels that pass the network at once, if memory allows: more are no faster.
-PIECE_VOXELS = 2**21
+#: Voxels that pass the network at once, if memory allows: more are no faster. And however little memory there is: fewer
+#: are little but halo.
+PIECE_VOXELS, LEAST_VOXELS = 2**21, 2**17
 
 #: Memory of a process without voxels, in MB: Python, torch and the other libraries.
 PROCESS_MB = 700
@@ -179,4 +180,7 @@ def tile_bytes(tiles: Sequence[Tile], itemsize: int, method: Method) -> int:
 def piece_voxels(in_flight: float, memory_mb: float, per_voxel: float) -> int:
     """Voxels that may pass the network at once, from what the tiles in flight leave of the memory."""
     left = 1e6 * (memory_mb - PROCESS_MB) - in_flight
-    return max(1, min(PIECE_VOXELS, int(left / per_voxel)))
+    if left < LEAST_VOXELS * per_voxel:
+        needed = PROCESS_MB + (in_flight + LEAST_VOXELS * per_voxel) / 1e6
+        log.warning("granted are %.0f MB of memory, %.0f may be needed", memory_mb, needed)
+    return min(PIECE_VOXELS, max(LEAST_VOXELS, int(left / per_voxel)))

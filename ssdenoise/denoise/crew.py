@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -13,10 +14,11 @@ from typing import Any
 import dask
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from ssdenoise.denoise.pieces import Array, Pieces
 from ssdenoise.device import Device
-from ssdenoise.grid import Tile
+from ssdenoise.grid import Region, Tile
 from ssdenoise.model import load_model
 from ssdenoise.provenance import Clock, peak_memory_mb
 from ssdenoise.store import Layout, ShardWriter, Volume, to_dtype
@@ -72,19 +74,15 @@ class Worker:
         model = load_model(job.model)
         device.place_for_inference(model.net)
         self.pieces = Pieces(model, device, job.piece_voxels)
-        self._network = threading.Lock()  # one tile at a time: torch already uses all threads granted
+        # one tile at a time, as torch uses all threads granted; of a new thread torch takes it that it has fewer
+        self._network = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(device.threads,))
 
     def denoise(self, one: Tile) -> None:
         """Read, denoise and write a tile."""
         core = tuple(slice(c.start - r.start, c.stop - r.start) for c, r in zip(one.core, one.read, strict=True))
         noisy = [volume.read(one.read) for volume in self.volumes]
         empty = self._empty(one, noisy[0][core])
-        found, seconds = [], 0.0
-        for voxels in noisy:
-            with self._network:
-                clock = Clock()
-                found.append(self.pieces.run(voxels, core, None if empty is None else ~empty))
-                seconds += clock.seconds()
+        found, seconds = self._network.submit(self._estimated, noisy, core, empty).result()
         means = [parts[0] if len(parts) == 1 else np.mean(parts, axis=0) for parts in zip(*found, strict=True)]
         if empty is not None:
             # nothing was estimated there: the voxel itself, and no spread of an estimate
@@ -92,6 +90,13 @@ class Worker:
             means[1:] = [np.where(empty, np.float32(0), std) for std in means[1:]]
         for writer, values in zip(self.writers.values(), means, strict=True):
             self._write(writer, one, values, empty, seconds)
+
+    def _estimated(
+        self, noisy: Sequence[npt.NDArray[Any]], core: Region, empty: npt.NDArray[np.bool_] | None
+    ) -> tuple[list[list[Array]], float]:
+        """Mean and standard deviation of a core from each realization, and the network's seconds."""
+        clock = Clock()
+        return [self.pieces.run(voxels, core, None if empty is None else ~empty) for voxels in noisy], clock.seconds()
 
     def _empty(self, one: Tile, noisy: npt.NDArray[Any]) -> npt.NDArray[np.bool_] | None:
         """Where in a tile's core the shards are that need not be denoised, T1ZYX; None if there is no such rule."""

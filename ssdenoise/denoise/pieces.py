@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from itertools import product
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from ssdenoise.device import Device
 from ssdenoise.errors import TooLittleMemory
-from ssdenoise.grid import Region, blocks, ceil_to, extent, tile
+from ssdenoise.grid import Region, Tile, blocks, ceil_to, extent, tile
 from ssdenoise.methods import Network
 from ssdenoise.model import Model
 
@@ -26,8 +27,9 @@ log = logging.getLogger(__name__)
 #: Size of the sample whose memory is measured, in voxels ZYX, before it is cut to the network's stride.
 SAMPLE = (16, 64, 64)
 
-#: Memory that the libraries under torch take besides the tensors, as a share of these.
-WORKSPACE = 0.25
+#: Memory that is taken besides the tensors that are alive at once, as a share of these: what convolutions use for
+#: themselves and, most of it, the holes that pieces of slightly different sizes leave in the heap.
+WORKSPACE = 2.0
 
 Array = npt.NDArray[np.float32]
 
@@ -38,34 +40,53 @@ def spatial(net: Network) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return (0,) * missing + tuple(net.halo), (1,) * missing + tuple(net.stride)
 
 
-def piece_shape(
-    core: Sequence[int], around: Sequence[int], halo: Sequence[int], stride: Sequence[int], voxels: int
-) -> tuple[int, ...]:
-    """Size of pieces of a tile's core: halved, along the axis whose halo then costs least, until they are small enough.
+def pieces_of(
+    core: Region, around: Sequence[int], halo: Sequence[int], stride: Sequence[int], voxels: int
+) -> list[Tile]:
+    """Cut a tile's core into pieces: of the sizes that are small enough, the one whose halos cost least.
 
     Parameters
     ----------
-    core, around : sequence of int
-        The core of the tile, and all that is read of it, TCZYX.
+    core : Region
+        Of the tile, in what is read of it.
+    around : sequence of int
+        Shape of what is read of it, TCZYX.
     halo, stride : sequence of int
         Of the network.
     voxels : int
-        Most voxels of a piece with its halo, over T, Z, Y, X, unless that is less than one stride takes.
+        Most voxels of a piece with its halo, over Z, Y, X, unless that is less than one stride takes.
     """
-    piece = list(core)
-    while voxels_read(piece, around, halo, stride) > voxels:
-        axes = [a for a in (0, 2, 3, 4) if piece[a] > stride[a]]
-        if not axes:
-            break
-        axis = min(axes, key=lambda a: halo[a] / piece[a])
-        piece[axis] = ceil_to(-(-piece[axis] // 2), stride[axis])
-    return tuple(piece)
+    z_cuts, y_cuts, x_cuts = (_cuts(*axis) for axis in zip(core[2:], around[2:], halo[2:], stride[2:], strict=True))
+    best: tuple[int, int, tuple[int, ...]] | None = None
+    for z, y in product(z_cuts, y_cuts):
+        # of X the longest that fits: more cuts cost more
+        if x := next((x for x in x_cuts if z.read * y.read * x.read <= voxels), None):
+            found = (z.total * y.total * x.total, z.number * y.number * x.number, (z.size, y.size, x.size))
+            best = min(best, found) if best else found
+    zyx = best[2] if best else (z_cuts[-1].size, y_cuts[-1].size, x_cuts[-1].size)
+    shape = (*extent(core)[:2], *zyx)
+    return [tile(_within(part, core), around, halo, stride) for _, part in blocks(extent(core), shape)]
 
 
-def voxels_read(piece: Sequence[int], around: Sequence[int], halo: Sequence[int], stride: Sequence[int]) -> int:
-    """Voxels of a piece with its halo, over T, Z, Y, X."""
-    t, _, *zyx = (min(p + 2 * ceil_to(h, s), a) for p, a, h, s in zip(piece, around, halo, stride, strict=True))
-    return t * math.prod(zyx)
+class _Cut(NamedTuple):
+    """An axis cut into pieces: their number and size, what the largest reads, and what all read together."""
+
+    number: int
+    size: int
+    read: int
+    total: int
+
+
+def _cuts(core: slice, around: int, halo: int, stride: int) -> list[_Cut]:
+    """Ways to cut an axis into pieces of equal size, the largest first."""
+    length, reach = core.stop - core.start, ceil_to(halo, stride)
+    sizes = dict.fromkeys(min(length, ceil_to(-(-length // number), stride)) for number in range(1, length + 1))
+    cuts = []
+    for size in sizes:
+        starts = range(core.start, core.stop, size)
+        reads = [min(start + size + reach, around) - max(start - reach, 0) for start in starts]
+        cuts.append(_Cut(len(reads), size, max(reads), sum(reads)))
+    return cuts
 
 
 class Pieces:
@@ -107,39 +128,38 @@ class Pieces:
             If not even a piece of one stride fits into memory.
         """
         found = [np.zeros(extent(core), np.float32) for _ in range(1 + self.model.method.probabilistic)]
-        todo = [tuple(slice(0, n) for n in extent(core))]
+        todo = self._cut(core, noisy.shape)
         while todo:
-            region = todo.pop()
-            piece = piece_shape(extent(region), noisy.shape, self.halo, self.stride, self.voxels)
-            if piece != extent(region):
-                todo += [_within(inner, region) for _, inner in blocks(extent(region), piece)][::-1]
-            elif wanted is None or wanted[:, :, *region[2:]].any():
-                self._one(noisy, region, core, found, todo)
+            one = todo.pop()
+            place = tuple(slice(s.start - c.start, s.stop - c.start) for s, c in zip(one.core, core, strict=True))
+            if wanted is not None and not wanted[:, :, *place[2:]].any():
+                continue
+            try:
+                parts = self._denoise(noisy, one)
+            except torch.OutOfMemoryError:
+                self._shrink(one)
+                todo = [smaller for larger in (*todo, one) for smaller in self._cut(larger.core, noisy.shape)]
+                continue
+            for whole, part in zip(found, parts, strict=True):
+                whole[place] = part
         return found
 
-    def _one(
-        self, noisy: npt.NDArray[Any], region: Region, core: Region, found: list[Array], todo: list[Region]
-    ) -> None:
-        """Denoise one piece, or put it back to be done in halves."""
-        try:
-            parts = self._denoise(noisy, _within(region, core))
-        except torch.OutOfMemoryError:
-            self.voxels = voxels_read(extent(region), noisy.shape, self.halo, self.stride) // 2
-            if all(n <= s for n, s in zip(extent(region)[2:], self.stride[2:], strict=True)):
-                raise TooLittleMemory(
-                    f"{self.device.name} has too little memory for {extent(region)} voxels (TCZYX) and their halo of "
-                    f"{self.halo}; use a smaller network, or grant a device with more memory"
-                ) from None
-            log.warning("out of memory on %s: going on with pieces of at most %d voxels", self.device.name, self.voxels)
-            self.device.release()
-            todo.append(region)
-            return
-        for whole, part in zip(found, parts, strict=True):
-            whole[region] = part
+    def _cut(self, core: Region, around: Sequence[int]) -> list[Tile]:
+        return pieces_of(core, around, self.halo, self.stride, self.voxels)
 
-    def _denoise(self, noisy: npt.NDArray[Any], core: Region) -> list[Array]:
+    def _shrink(self, one: Tile) -> None:
+        """Halve the largest piece, as this one did not fit."""
+        if all(n <= s for n, s in zip(extent(one.core)[2:], self.stride[2:], strict=True)):
+            raise TooLittleMemory(
+                f"{self.device.name} has too little memory for {extent(one.read)[2:]} voxels (ZYX), the least that "
+                "this network can denoise; use a smaller network, or grant a device with more memory"
+            ) from None
+        self.voxels = math.prod(extent(one.read)[2:]) // 2
+        log.warning("out of memory on %s: going on with pieces of %d voxels at most", self.device.name, self.voxels)
+        self.device.release()
+
+    def _denoise(self, noisy: npt.NDArray[Any], one: Tile) -> list[Array]:
         """Mean and standard deviation of one piece."""
-        one = tile(core, noisy.shape, self.halo, self.stride)
         units = self.model.normalization.apply(noisy[one.read])
         mean, std = estimate(self.model, filled_up(units, one.pad, self.model.net), self.device)
         parts = [self.model.normalization.invert(mean[one.crop])]

@@ -103,7 +103,7 @@ class UNet(nn.Module):
         self.outputs = head[-1]
 
     def forward(self, x: Tensor) -> Tensor:
-        skips = []
+        skips: list[Tensor] = []
         for encode in self.encoder:
             if self.pooled:
                 skips.append(x)
@@ -114,8 +114,11 @@ class UNet(nn.Module):
             x = self.pool(x)
         x = self.bottom(x)
         for scale, decode in zip(reversed(range(self.depth)), self.decoder, strict=True):
-            x, skip = self.pool.up(x), skips.pop()
-            x = decode(torch.cat([x, skip], dim=1) if scale or self.top_skip else x)
+            x = self.pool.up(x)
+            if scale or self.top_skip:
+                x = torch.cat([x, skips.pop()], dim=1)
+            for layer in decode:  # type: ignore[attr-defined]
+                x = layer(x)  # one by one, which lets go of what comes before: the peak of memory is here
         return x
 
     def reach(self, need: Interval) -> Interval:

@@ -16,10 +16,10 @@ import yaml
 
 from ssdenoise.config.project import Project
 from ssdenoise.denoise import PROCESS_MB, piece_voxels, tile_bytes, tiles_of
-from ssdenoise.denoise.pieces import piece_shape, voxels_read
+from ssdenoise.denoise.pieces import pieces_of
 from ssdenoise.device import Device
 from ssdenoise.errors import MissingInputError
-from ssdenoise.grid import blocks, extent
+from ssdenoise.grid import Region, blocks, extent
 from ssdenoise.ingest import BAND_BYTES, tczyx
 from ssdenoise.ingest.sources import read_source
 from ssdenoise.methods import Method
@@ -86,12 +86,11 @@ class Estimate:
         in_flight, largest = _tiles(layout, halo, stride, method, passes)
         core, read = largest
         most = piece_voxels(in_flight, job.granted("mem_mb"), rate.bytes_per_voxel)
-        piece = piece_shape(core, read, halo, stride, most)
-        at_once = voxels_read(piece, read, halo, stride)
-        overhead = at_once / (math.prod(piece) / piece[1])
+        pieces = [math.prod(extent(piece.read)[2:]) for piece in pieces_of(core, read, halo, stride, most)]
+        overhead = sum(pieces) / math.prod(extent(core)[2:])
         voxels = math.prod(layout.shape) / layout.shape[1] / int(job.wildcards["slabs"])
         hours = passes * voxels * overhead / rate.voxels_per_second / 3600
-        return Needs(hours, PROCESS_MB + (in_flight + at_once * rate.bytes_per_voxel) / 1e6)
+        return Needs(hours, PROCESS_MB + (in_flight + max(pieces) * rate.bytes_per_voxel) / 1e6)
 
 
 def plan(configfile: Path, profile: Path, device: Device, *, rates: Path | None = None, root: Path = Path()) -> str:
@@ -156,12 +155,13 @@ def _layout(project: Project, name: str) -> Layout | None:
 @cache
 def _tiles(
     layout: Layout, halo: tuple[int, ...], stride: tuple[int, ...], method: Method, passes: int
-) -> tuple[int, tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Bytes of the tiles in flight, and the largest tile: its core, and all that is read of it."""
+) -> tuple[int, tuple[Region, tuple[int, ...]]]:
+    """Bytes of the tiles in flight, and the largest tile: its core in what is read of it, and the shape of that."""
     tiles = tiles_of(layout.shape, layout.shard, halo, stride)
     largest = max(tiles, key=lambda one: math.prod(extent(one.read)))
     itemsize = passes * np.dtype(layout.dtype).itemsize
-    return tile_bytes(tiles, itemsize, method), (extent(largest.core), extent(largest.read))
+    core = tuple(slice(c.start - r.start, c.stop - r.start) for c, r in zip(largest.core, largest.read, strict=True))
+    return tile_bytes(tiles, itemsize, method), (core, extent(largest.read))
 
 
 def _volumes(estimate: Estimate) -> pd.DataFrame:

@@ -70,8 +70,9 @@ def test_noise_is_estimated_for_each_image_where_it_varies() -> None:
 def test_a_trained_posterior_is_calibrated(tmp_path: Path) -> None:
     """On synthetic data, half smooth and half fine, z-scores are standard normal and stated errors come true.
 
-    The noise is calibrated and the model trained by the stages, on 40 planes; the test is on eight others. It holds for a
-    short training: after 400 steps on so few planes errors where the image is smoothest are twice what is stated.
+    The noise is calibrated and the model trained by the stages, on 40 planes; the test is on eight others. It
+    holds for a short training: after 400 steps on so few planes errors where the image is smoothest are
+    twice what is stated.
     """
     rng, sigma = np.random.default_rng(1), 30.0
 
