@@ -131,6 +131,7 @@ def test_out_of_memory_halves_the_pieces_and_goes_on(
         return real(self, net, noisy)
 
     monkeypatch.setattr(Method, "denoise", fits)
+    monkeypatch.setattr(stage, "bytes_per_voxel", lambda model: 100.0)
     found = run(FLOAT, counts, model, tmp_path / "scarce").read(EVERYTHING)
     assert np.abs(found - expected).max() < 1e-5 * expected.std()
     assert "going on with pieces of" in caplog.text
