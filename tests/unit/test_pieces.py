@@ -155,7 +155,7 @@ def test_less_memory_means_smaller_pieces(
         real(self, model, device, voxels)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Pieces, "__init__", noted)
-    for memory in (800, 4000, 100):
+    for memory in (1000, 4000, 100):
         denoise(FLOAT, counts.path, model, tmp_path / f"{memory}", CPU, memory_mb=memory)
     assert limits == [limits[0], stage.PIECE_VOXELS, stage.LEAST_VOXELS]
     assert stage.LEAST_VOXELS < limits[0] < stage.PIECE_VOXELS
