@@ -53,8 +53,9 @@ lock:
 schema: $(VENV)/installed
 	$(BIN)/python -m ssdenoise schema > config/schema.json
 
+# PEER: an environment with CAREamics, tensorstore, ngff-zarr and bioio-conversion; ONLY: names of tables.
 bench: $(VENV)/installed
-	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m tests.benchmarks
+	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE PEER=$(PEER) ONLY=$(ONLY) $(BIN)/python -m tests.benchmarks
 
 # The settings of OpenBLAS that are taken away slow it down, for the sake of old versions of it.
 # PEER: an environment with CAREamics. DATA: a folder with bsd400_train_gray180/ and bsd68_gray/, or with the images

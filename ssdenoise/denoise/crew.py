@@ -48,6 +48,7 @@ class Job:
     gpu : int
         GPUs of the worker, 0 or 1.
     threads : int
+        0: as many as a scheduler's worker has.
     """
 
     noisy: tuple[Path, ...]
@@ -151,7 +152,7 @@ def denoise_tiles(
         return peak_memory_mb()
     from distributed import Client, LocalCluster, as_completed  # a second to import, which most jobs would waste
 
-    job = replace(job, threads=max(1, job.threads // workers))
+    job = replace(job, threads=0 if scheduler else max(1, job.threads // workers))
     with contextlib.ExitStack() as stack:
         if scheduler is None:
             options = {"threads_per_worker": IN_FLIGHT, "memory_limit": None, "dashboard_address": "127.0.0.1:0"}
@@ -179,5 +180,6 @@ def _worker(job: Job) -> Worker:
 def _opened(job: Job) -> Worker:
     from distributed import get_worker
 
-    name = get_worker().name
-    return Worker(job, Device.granted(job.gpu, job.threads, name if isinstance(name, int) else 0))
+    worker = get_worker()
+    threads = job.threads or worker.state.nthreads
+    return Worker(job, Device.granted(job.gpu, threads, worker.name if isinstance(worker.name, int) else 0))

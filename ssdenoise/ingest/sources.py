@@ -18,6 +18,10 @@ from ssdenoise.ingest.source import Source, reading
 from ssdenoise.provenance import listed
 from ssdenoise.remote import Remote, located
 
+#: Bytes that a file may claim whatever its size, and how many times its size it may claim beyond: the best compression
+#: of TIFF and HDF5 makes a thousandth of nothing but zeros.
+HARMLESS_BYTES, INFLATION = 2**30, 2000
+
 #: Operations on a named axis that may follow the path in a source, `path#t=1:5&mean=t`, applied in order.
 SELECTION = re.compile(
     r"(?P<axis>[a-z])=(?P<start>\d+)(?P<slice>:(?P<stop>\d+))?|(?P<op>mean|sum)=(?P<over>[a-z])|bin=(?P<along>[a-z]):(?P<by>\d+)"
@@ -78,8 +82,24 @@ def _read(path: Path | Remote, part: str | None) -> Source:
         raise FormatError(f"{path} ends in {path.suffix.lower() or 'nothing'}; can read {listed(READERS)}")
     with reading(path):
         if isinstance(path, Path) or known[1] in REMOTE_READERS:
-            return known[1](path, part)
-        return _copied(path, known[1], part)
+            found = known[1](path, part)
+        else:
+            found = _copied(path, known[1], part)
+    _check_claim(found, path)
+    return found
+
+
+def _check_claim(found: Source, path: Path | Remote) -> None:
+    """Refuse a file whose header claims far more voxels than it can hold, before memory or disk are filled with them."""
+    if path.suffix == ".zarr":
+        return  # no single file, and of what is empty it keeps nothing
+    size = path.files[0]["size"] if isinstance(path, Remote) else path.stat().st_size
+    if found.array.nbytes > max(HARMLESS_BYTES, INFLATION * size):
+        found.close()
+        raise FormatError(
+            f"{path} claims an array of {found.array.shape}, {found.array.nbytes / 1e9:.3g} GB, in a file of "
+            f"{size / 1e6:.3g} MB, more than any compression makes of it; is it whole?"
+        )
 
 
 def _copied(remote: Remote, read: Reader, part: str | None) -> Source:

@@ -1,16 +1,16 @@
-"""`make bench`: how fast this machine trains, denoises, writes and reads. Prints a table, asserts nothing.
+"""`make bench PEER=VENV`: speed and memory, ours and of peers, in tables; asserts nothing.
 
-Every figure is the median of several interleaved rounds; on a machine that is not idle, compare ratios only.
+Figures are medians of interleaved rounds; on a machine that is not idle, compare ratios only. Without `PEER`, an
+environment with CAREamics, tensorstore, ngff-zarr and bioio-conversion, tables that compare with these are left out.
 """
 
 from __future__ import annotations
 
 import os
-import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,45 +20,18 @@ import torch
 from ssdenoise.__main__ import MALLOC
 from ssdenoise.config.models import TrainSpec
 from ssdenoise.config.specs import Storage
-from ssdenoise.denoise import estimate
+from ssdenoise.denoise.pieces import estimate
 from ssdenoise.device import Device
 from ssdenoise.intensity import Normalization
-from ssdenoise.methods import METHODS, Network, TrainedMethod
+from ssdenoise.methods import METHODS, TrainedMethod
 from ssdenoise.model import Model
 from ssdenoise.store import Layout, Metadata, ShardWriter, Volume, commit
 from ssdenoise.train.sampling import Sampler
+from tests.benchmarks.ingestion import ingestion
+from tests.benchmarks.measure import THREADS, Peer, flops, peak_convolution, timed
+from tests.benchmarks.memory import memory
+from tests.benchmarks.prediction import blind_spot, prediction, scaling, training
 from tests.conftest import NOISE, make_store, scene
-
-ROUNDS = 5
-
-
-def peak_convolution(threads: int) -> float:
-    """GFLOP/s of the best convolution here, 96 to 96 channels: what the networks' rates are compared with."""
-    layer = torch.nn.Conv2d(96, 96, 3, padding=1).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    image = torch.randn(16, 96, 64, 64).contiguous(memory_format=torch.channels_last)
-    with torch.no_grad():
-        seconds = timed(lambda: layer(image))
-    return 2 * 96 * 96 * 9 * 16 * 64 * 64 / seconds / 1e9
-
-
-def timed(call: Callable[[], object]) -> float:
-    """Median seconds of a call, after a warm-up."""
-    call()
-    seconds = []
-    for _ in range(ROUNDS):
-        start = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
-
-
-def flops(net: Network, image: torch.Tensor) -> float:
-    """Floating-point operations per pixel of one pass."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        net(image)
-    return counter.get_total_flops() / image.numel()
 
 
 def methods(folder: Path, device: Device) -> pd.DataFrame:
@@ -126,17 +99,39 @@ def storage(folder: Path) -> pd.DataFrame:
     return pd.DataFrame([rates | {"compression": voxels.nbytes / size}])
 
 
+def tables(folder: Path) -> Iterator[tuple[str, Callable[[], pd.DataFrame]]]:
+    """Name of each table and who makes it; those that need a peer only if there is one."""
+
+    def place(name: str) -> Path:
+        (folder / name).mkdir()
+        return folder / name
+
+    yield "methods", lambda: methods(place("methods"), Device.granted(0, THREADS))
+    yield "storage", lambda: storage(place("storage"))
+    yield "blind-spot", lambda: blind_spot(rounds=3)
+    yield "scaling", lambda: scaling(place("scaling"), rounds=3)
+    yield "memory", lambda: memory(place("memory"))
+    if environment := os.environ.get("PEER"):
+        python = Path(environment).absolute() / "bin" / "python"
+        peer = Peer(python)
+        yield "prediction", lambda: prediction(place("prediction"), peer, rounds=3)
+        yield "training", lambda: training(place("training"), peer, rounds=3)
+        yield "ingest", lambda: ingestion(place("ingest"), peer, python, rounds=2)
+        peer.close()
+
+
 def main() -> None:
-    """Print the tables."""
+    """Print the tables; `ONLY` names some, comma-separated."""
     if sys.platform == "linux" and not MALLOC.keys() <= os.environ.keys():
-        os.environ.update(MALLOC)
+        os.environ.update(MALLOC)  # the peer gets the same settings
         os.execv(sys.executable, [sys.executable, "-m", "tests.benchmarks"])
-    threads = len(os.sched_getaffinity(0))
-    device = Device.granted(0, threads)
-    print(f"{threads} threads, best convolution {peak_convolution(threads):.0f} GFLOP/s\n")
+    torch.set_num_threads(THREADS)
+    print(f"{THREADS} threads, best convolution {peak_convolution():.0f} GFLOP/s\n", flush=True)
+    wanted = os.environ.get("ONLY", "").split(",")
     with tempfile.TemporaryDirectory() as folder:
-        for table in (methods(Path(folder), device), storage(Path(folder))):
-            print(table.to_markdown(index=False, floatfmt=".3g"), end="\n\n")
+        for name, make in tables(Path(folder)):
+            if wanted == [""] or name in wanted:
+                print(make().fillna("").to_markdown(index=False, floatfmt=".3g"), end="\n\n", flush=True)
 
 
 if __name__ == "__main__":

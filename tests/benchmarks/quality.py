@@ -165,7 +165,7 @@ def mean_psnr(denoised: Images, clean: Images) -> float:
 
 def peer(kind: str, minutes: float, seed: int, images: Path, python: Path) -> tuple[Images, dict[str, float]]:
     """Train the peer in its own environment; its denoised images, its steps and seconds."""
-    script, output = Path(__file__).with_name("peer.py"), images.with_name("denoised.npz")
+    script, output = Path(__file__).with_name("peer_quality.py"), images.with_name("denoised.npz")
     command = [python, script, kind, minutes, seed, images, output]
     threads = {"THREADS": str(len(os.sched_getaffinity(0)))}
     done = subprocess.run([*map(str, command)], check=True, stdout=subprocess.PIPE, text=True, env=os.environ | threads)

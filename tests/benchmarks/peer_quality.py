@@ -1,6 +1,6 @@
 """CAREamics on the images of `quality.py` and `real.py`; runs in the peer's environment, imports nothing of ours.
 
-    python peer.py n2v|n2n MINUTES SEED IMAGES.npz DENOISED.npz      prints one line of JSON
+    python peer_quality.py n2v|n2n MINUTES SEED IMAGES.npz DENOISED.npz      prints one line of JSON
 
 The first file holds `train` and, for n2n, `target` (SYX, float32), and `test_0`, `test_1`, ... (YX); or all of them
 with channels (SCYX and CYX). The second gets `denoised_0`, ... The method's and the network's options are CAREamics'
