@@ -90,7 +90,7 @@ def _read(path: Path | Remote, part: str | None) -> Source:
 
 
 def _check_claim(found: Source, path: Path | Remote) -> None:
-    """Refuse a file whose header claims far more voxels than it can hold, before memory or disk are filled with them."""
+    """Refuse a file whose header claims far more voxels than it can hold, before memory is filled with them."""
     if path.suffix == ".zarr":
         return  # no single file, and of what is empty it keeps nothing
     size = path.files[0]["size"] if isinstance(path, Remote) else path.stat().st_size

@@ -46,6 +46,7 @@ def methods(folder: Path, device: Device) -> pd.DataFrame:
         spec = TrainSpec(dataset="d", noise="n", seed=0, ndim=2, method=method)  # type: ignore[arg-type]
         net = method.build(1, 2, [NOISE])
         sampler = Sampler(spec, method, [[volume, volume]], normalization, net.stride)
+        device.place(net)
         optimiser = torch.optim.Adam(net.parameters())
         batch, rng = sampler.batch(0)
 

@@ -97,7 +97,7 @@ def prediction(folder: Path, peer: Peer, rounds: int) -> pd.DataFrame:
 
 
 def training(folder: Path, peer: Peer, rounds: int) -> pd.DataFrame:
-    """Steps per second on 16 patches of 64x64, from a store that the pool does not hold; what sampling takes of them."""
+    """Steps per second on 16 patches of 64x64, from a store larger than the pool, and what sampling takes of them."""
     volume = make_store(folder, "stack", noise((32, 1024, 1024)), Storage())
     method = METHODS["n2v"](network="paper", batch=16, patch=(1, 64, 64))  # type: ignore[call-arg]
     assert isinstance(method, TrainedMethod)
@@ -105,6 +105,7 @@ def training(folder: Path, peer: Peer, rounds: int) -> pd.DataFrame:
     net = method.build(1, 2, [NOISE])
     with patch.object(sampling, "POOL_BYTES", volume.array.nbytes // 4):
         sampler = Sampler(spec, method, [[volume]], Normalization.of(volume.intensities()), net.stride)
+    Device.granted(0, THREADS).place(net)
     optimiser, steps, sampled = torch.optim.Adam(net.parameters()), itertools.count(), list[float]()
 
     def step() -> float:

@@ -103,6 +103,7 @@ def seconds_per_step(spec: TrainSpec, folder: Path) -> float:
     noise = noise_models(read_json(folder / "calibration.json"))[0]
     net = spec.method.build(1, 2, [noise.normalized(normalization.offset[0], normalization.scale[0])])
     sampler = Sampler(spec, spec.method, [volumes], normalization, net.stride)
+    Device.granted(0, len(os.sched_getaffinity(0))).place(net)
     optimiser = torch.optim.Adam(net.parameters())
     times = []
     for step in range(80):
