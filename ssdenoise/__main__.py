@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -129,7 +130,10 @@ def denoise(
     workers: Annotated[int, typer.Option(help="Processes that share the threads; at least one for each GPU.")] = 1,
     scheduler: Annotated[
         str | None,
-        typer.Option(help="Address of a Dask scheduler, whose workers take over.", envvar="DASK_SCHEDULER_ADDRESS"),
+        typer.Option(
+            help="Address of a Dask scheduler; its workers, started in this folder, take over.",
+            envvar="DASK_SCHEDULER_ADDRESS",
+        ),
     ] = None,
 ) -> None:
     """Denoise one slab of a volume."""
@@ -142,7 +146,7 @@ def denoise(
         noisy,
         model,
         output,
-        Device.granted(gpu, threads),
+        Device.elsewhere(gpu) if scheduler else Device.granted(gpu, threads),
         pair=pair,
         slab=slab,
         slabs=slabs,
@@ -279,6 +283,8 @@ def schema() -> None:
 
 def main() -> None:
     """Run the command line; a user's mistake is one line and exit code 2."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # a folder of planes is as many open files
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most if 0 < most < 2**16 else 2**16, most))
     if sys.platform == "linux" and not MALLOC.keys() <= os.environ.keys():
         os.environ.update(MALLOC)  # read by the C library when a process starts, hence the new start
         os.execv(sys.executable, [sys.executable, "-m", "ssdenoise", *sys.argv[1:]])

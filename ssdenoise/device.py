@@ -67,6 +67,11 @@ class Device:
         index = worker % torch.cuda.device_count()
         return cls("cuda", torch.cuda.get_device_name(index), threads, index)
 
+    @classmethod
+    def elsewhere(cls, gpu: int) -> Device:
+        """The devices of a Dask scheduler's workers, each a GPU if `gpu` is above 0."""
+        return cls("cuda" if gpu else "cpu", "workers of a Dask scheduler")
+
     @property
     def where(self) -> str:
         """For torch."""

@@ -25,7 +25,7 @@ PACKAGE = Path(__file__).parent
 LIBRARIES = ("torch", "numpy", "scipy", "zarr", "zarrs", "dask", "scikit-image")
 
 
-def digest(*parts: bytes | str) -> str:
+def digest(*parts: bytes | memoryview | str) -> str:
     """SHA-256 of the parts, as hexadecimal digits; each part counts with its length."""
     sha = hashlib.sha256()
     for part in parts:

@@ -45,10 +45,12 @@ def verify(store: Path, threads: int = 1) -> str:
     parts: list[tuple[int, tuple[int, ...], str]] = []
     wrong: list[str] = []
 
+    arrays = [volume.level(level) for level in range(volume.levels)]
+
     def read(shard: tuple[int, tuple[int, ...], Region]) -> str:
         level, _, region = shard
         try:
-            return voxels_digest(np.asarray(volume.level(level)[region]))
+            return voxels_digest(np.asarray(arrays[level][region]))
         except Exception as error:  # what a codec raises at bytes that are not its own
             return f"cannot be read ({str(error).partition(chr(10))[0]})"
 

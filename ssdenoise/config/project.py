@@ -46,7 +46,8 @@ class Project:
 
     def members(self, trained: str) -> list[Dataset]:
         """The datasets that the models of a dataset or a group are trained on; none if it trains none."""
-        return [row for row in self.datasets.values() if row.trains == trained]
+        rows = [row for row in self.datasets.values() if row.trains == trained]
+        return sorted(rows, key=lambda row: row.dataset)  # another order of the sheet trains nothing anew
 
     def trained(self) -> list[str]:
         """The datasets and groups that models are trained for."""

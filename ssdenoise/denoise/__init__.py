@@ -72,8 +72,8 @@ def denoise(
     workers : int
         Processes on this machine that share the threads of `device`; each has a GPU of its own, if there are any.
     scheduler : str, optional
-        Address of a Dask scheduler whose workers do the work instead, with the threads and the GPU that each has; they
-        see the same files, and `memory_mb` is that of each.
+        Address of a Dask scheduler whose workers do the work instead, with the threads and the GPU that each has
+        (`Device.elsewhere`); they run in the same folder as this process, and `memory_mb` is that of each.
 
     Returns
     -------
@@ -93,7 +93,8 @@ def denoise(
     if not 0 <= slab < slabs:
         raise ConfigError(f"slab {slab} of {slabs}: slabs count from 0 to {slabs - 1}")
     _check(volumes, loaded, model)
-    key = digest(dump(spec), *(each.digest for each in volumes), loaded.digest, code)
+    key = digest(dump(spec), *(each.digest for each in volumes), loaded.digest, code, device.kind)
+    CPU.place_for_inference(loaded.net)  # as it will run, to see what memory that takes
     layouts = _layouts(spec, volume, loaded)
     writers = [
         ShardWriter(output / f"{product}.ome.zarr", layout, key, root=volume.root)
@@ -114,8 +115,8 @@ def denoise(
             key,
             spec.empty_below,
             piece_voxels(
-                tile_bytes(mine, sum(each.array.dtype.itemsize for each in volumes), loaded.method),
-                memory_mb / (1 if scheduler else workers),
+                tile_bytes(tiles, sum(each.array.dtype.itemsize for each in volumes), loaded.method),
+                memory_mb if scheduler or workers == 1 else (memory_mb - PROCESS_MB) / workers,
                 bytes_per_voxel(loaded),
             ),
             int(device.kind == "cuda"),

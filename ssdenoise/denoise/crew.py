@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import torch
 
 from ssdenoise.denoise.pieces import Array, Pieces
 from ssdenoise.device import Device
+from ssdenoise.errors import ConfigError
 from ssdenoise.grid import Region, Tile
 from ssdenoise.model import load_model
 from ssdenoise.provenance import Clock, peak_memory_mb
@@ -25,6 +27,9 @@ from ssdenoise.store import Layout, ShardWriter, Volume, to_dtype
 
 #: Tiles in flight of each worker: one being read, one in the network, one being written.
 IN_FLIGHT = 3
+
+#: Seconds that a scheduler may take to have a worker.
+PATIENCE = 60
 
 DENOISED, UNCERTAINTY = "denoised", "uncertainty"
 
@@ -49,6 +54,8 @@ class Job:
         GPUs of the worker, 0 or 1.
     threads : int
         0: as many as a scheduler's worker has.
+    run : str
+        Unlike that of any other job, as a worker keeps what it has opened.
     """
 
     noisy: tuple[Path, ...]
@@ -60,6 +67,7 @@ class Job:
     piece_voxels: int
     gpu: int
     threads: int
+    run: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
 class Worker:
@@ -77,9 +85,14 @@ class Worker:
         self.pieces = Pieces(model, device, job.piece_voxels)
         # one tile at a time, as torch uses all threads granted; of a new thread torch takes it that it has fewer
         self._network = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(device.threads,))
+        self._in_flight = threading.BoundedSemaphore(IN_FLIGHT)  # a scheduler's worker may have more threads
 
     def denoise(self, one: Tile) -> None:
         """Read, denoise and write a tile."""
+        with self._in_flight:
+            self._denoise(one)
+
+    def _denoise(self, one: Tile) -> None:
         core = tuple(slice(c.start - r.start, c.stop - r.start) for c, r in zip(one.core, one.read, strict=True))
         noisy = [volume.read(one.read) for volume in self.volumes]
         empty = self._empty(one, noisy[0][core])
@@ -144,11 +157,14 @@ def denoise_tiles(
         Processes on this machine that share the job's threads, each with a GPU of its own if there are any; 1: threads
         of this process.
     scheduler : str, optional
-        Address of a Dask scheduler whose workers do the work, each with its own threads and GPU.
+        Address of a Dask scheduler whose workers do the work, each with its own threads and GPU; they run in the same
+        folder as this process.
     """
     if scheduler is None and workers == 1:
         worker = Worker(job, device)
-        dask.compute(*(dask.delayed(worker.denoise)(one) for one in tiles), scheduler="threads", num_workers=IN_FLIGHT)
+        # a pool of its own: it ends with the job, also with one that fails
+        with ThreadPoolExecutor(IN_FLIGHT) as pool, dask.config.set(scheduler="threads", pool=pool):
+            dask.compute(*(dask.delayed(worker.denoise)(one) for one in tiles))
         return peak_memory_mb()
     from distributed import Client, LocalCluster, as_completed  # a second to import, which most jobs would waste
 
@@ -157,7 +173,13 @@ def denoise_tiles(
         if scheduler is None:
             options = {"threads_per_worker": IN_FLIGHT, "memory_limit": None, "dashboard_address": "127.0.0.1:0"}
             scheduler = stack.enter_context(LocalCluster(n_workers=workers, **options)).scheduler_address
-        client = stack.enter_context(Client(scheduler))
+        try:
+            client = stack.enter_context(Client(scheduler))
+            client.wait_for_workers(1, timeout=PATIENCE)
+        except (OSError, TimeoutError) as error:
+            raise ConfigError(
+                f"no Dask worker at {scheduler} within {PATIENCE} s ({error}); start a scheduler and its workers first"
+            ) from None
         futures = client.map(_on_worker, [job] * len(tiles), tiles, pure=False)
         return max((future.result() for future in as_completed(futures)), default=0.0)
 
@@ -176,7 +198,7 @@ def _worker(job: Job) -> Worker:
         return _opened(job)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=4)  # jobs of several volumes may share a scheduler
 def _opened(job: Job) -> Worker:
     from distributed import get_worker
 

@@ -134,9 +134,7 @@ class Pieces:
             place = tuple(slice(s.start - c.start, s.stop - c.start) for s, c in zip(one.core, core, strict=True))
             if wanted is not None and not wanted[:, :, *place[2:]].any():
                 continue
-            try:
-                parts = self._denoise(noisy, one)
-            except torch.OutOfMemoryError:
+            if (parts := self._fitting(noisy, one)) is None:
                 self._shrink(one)
                 todo = [smaller for larger in (*todo, one) for smaller in self._cut(larger.core, noisy.shape)]
                 continue
@@ -153,10 +151,17 @@ class Pieces:
             raise TooLittleMemory(
                 f"{self.device.name} has too little memory for {extent(one.read)[2:]} voxels (ZYX), the least that "
                 "this network can denoise; use a smaller network, or grant a device with more memory"
-            ) from None
+            )
         self.voxels = math.prod(extent(one.read)[2:]) // 2
         log.warning("out of memory on %s: going on with pieces of %d voxels at most", self.device.name, self.voxels)
         self.device.release()
+
+    def _fitting(self, noisy: npt.NDArray[Any], one: Tile) -> list[Array] | None:
+        """What `_denoise` gives; None if memory did not suffice, by then without what the failed attempt held."""
+        try:
+            return self._denoise(noisy, one)
+        except torch.OutOfMemoryError:
+            return None
 
     def _denoise(self, noisy: npt.NDArray[Any], one: Tile) -> list[Array]:
         """Mean and standard deviation of one piece."""
@@ -208,7 +213,7 @@ class _Footprint(TorchDispatchMode):
             if isinstance(tensor, Tensor):
                 storage = tensor.untyped_storage()
                 self.alive[storage._cdata] = (
-                    torch.multiprocessing.reductions.StorageWeakRef(storage),
+                    StorageWeakRef(storage),
                     storage.nbytes(),
                 )
         self.alive = {key: (weak, n) for key, (weak, n) in self.alive.items() if not weak.expired()}

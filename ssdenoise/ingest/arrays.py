@@ -63,7 +63,7 @@ def read_hdf5(path: Path | Remote, part: str | None) -> Source:
         z, y, x = (float(n) for n in dataset.attrs.get("element_size_um", (0, 0, 0)))
         chunks = dataset.chunks or (*[1] * (dataset.ndim - 2), -1, -1)
         array = da.from_array(dataset, chunks=chunks, name=False, lock=True)
-        return Source(array, axes, (z, y, x) if x else None, close=file.close)
+        return Source(array, axes, (z, y, x) if x else None, assembled=bool(dataset.is_virtual), close=file.close)
     except BaseException:
         file.close()
         raise

@@ -22,14 +22,16 @@ UNITS = {"micrometer": 1.0, "nanometer": 1e-3, "millimeter": 1e3, "angstrom": 1e
 
 
 def read_omezarr(path: Path | Remote, part: str | None) -> Source:
-    """An image; of a collection, as `bioformats2raw` writes it, one by its name."""
+    """An image; of a collection, as `bioformats2raw` writes it, or of a plate one by its name."""
     group = zarr.open_group(path.zarr() if isinstance(path, Remote) else str(path), mode="r")
     attributes = _ome(group)
-    if "plate" in attributes or "well" in attributes:
-        raise FormatError(f"{path} is a plate; name an image of it, such as {path}/A/1/0")
     if "multiscales" not in attributes:
         names = _images(group, path, part)
-        group = zarr.open_group(group.store_path / names[picked(part, names, "scene")], mode="r")
+        name = names[picked(part, names, "scene")]
+        try:
+            group = zarr.open_group(group.store_path / name, mode="r")
+        except FileNotFoundError:
+            raise FormatError(f"{path} has no image {name}") from None
         attributes = _ome(group)
     else:
         picked(part, [""], "scene")
@@ -48,7 +50,10 @@ def read_omezarr(path: Path | Remote, part: str | None) -> Source:
 
 
 def _images(group: zarr.Group, path: Path | Remote, part: str | None) -> list[str]:
-    """Names of the images of a collection."""
+    """Names of the images of a collection; of a plate the one that is asked for, or the first of each well."""
+    if "plate" in (attributes := _ome(group)):
+        wells = [f"{well['path']}/0" for well in attributes["plate"]["wells"]]
+        return [part] if part is not None and part.count("/") == 2 else wells
     if isinstance(path, Remote) and not path.is_listed:
         if part is None:
             raise FormatError(f"{path} is no image, and web servers list no files; name one within it, as `#scene=0`")

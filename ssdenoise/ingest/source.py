@@ -42,6 +42,8 @@ class Source:
         Names; empty if the file has none.
     colors : tuple of str
         Of each channel, as RRGGBB; empty if the file has none.
+    assembled : bool
+        Whether its voxels lie in other files, so that the size of its own says nothing.
     close : callable
         Closes the file, after which nothing can be read any more.
     """
@@ -51,6 +53,7 @@ class Source:
     voxel_size_um: tuple[float, float, float] | None = None
     channels: tuple[str, ...] = ()
     colors: tuple[str, ...] = ()
+    assembled: bool = False
     close: Callable[[], None] = field(default=lambda: None)
 
 

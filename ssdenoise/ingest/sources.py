@@ -18,8 +18,8 @@ from ssdenoise.ingest.source import Source, reading
 from ssdenoise.provenance import listed
 from ssdenoise.remote import Remote, located
 
-#: Bytes that a file may claim whatever its size, and how many times its size it may claim beyond: the best compression
-#: of TIFF and HDF5 makes a thousandth of nothing but zeros.
+#: Bytes that a file may claim whatever its size, and how many times its size it may claim beyond: deflate, which
+#: most files are compressed by, makes a thousandth of nothing but zeros.
 HARMLESS_BYTES, INFLATION = 2**30, 2000
 
 #: Operations on a named axis that may follow the path in a source, `path#t=1:5&mean=t`, applied in order.
@@ -58,6 +58,12 @@ def read_source(source: str, root: Path, axes: str | None) -> Source:
     return found
 
 
+def read_in_place(source: str) -> bool:
+    """Whether of a remote source only what is asked for is downloaded."""
+    known = reader_of(Remote(source.partition("#")[0]))
+    return known is not None and known[1] in REMOTE_READERS
+
+
 def source_files(path: Path | Remote) -> Sequence[Path | Remote]:
     """The file of a source, or the files that its pattern fits, in order of their names."""
     if isinstance(path, Remote):
@@ -91,8 +97,8 @@ def _read(path: Path | Remote, part: str | None) -> Source:
 
 def _check_claim(found: Source, path: Path | Remote) -> None:
     """Refuse a file whose header claims far more voxels than it can hold, before memory is filled with them."""
-    if path.suffix == ".zarr":
-        return  # no single file, and of what is empty it keeps nothing
+    if path.suffix == ".zarr" or found.assembled:
+        return
     size = path.files[0]["size"] if isinstance(path, Remote) else path.stat().st_size
     if found.array.nbytes > max(HARMLESS_BYTES, INFLATION * size):
         found.close()
@@ -145,7 +151,12 @@ def _stacked(paths: Sequence[Path | Remote], part: str | None, *, landscape: boo
             plane.close()
 
     return Source(
-        da.stack(arrays), "z" + planes[0].axes, planes[0].voxel_size_um, planes[0].channels, planes[0].colors, close
+        da.stack(arrays),
+        "z" + planes[0].axes,
+        planes[0].voxel_size_um,
+        planes[0].channels,
+        planes[0].colors,
+        close=close,
     )
 
 

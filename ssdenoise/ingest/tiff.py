@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ def read_tiff(path: Path | Remote, part: str | None) -> Source:
             return Source(planes, "i" + first.axes.lower(), _said(tiff, 0).voxel_size_um, close=tiff.close)
         number = picked(part, [one.name for one in tiff.series], "scene")
         array, axes, said = _array(tiff, number, path), tiff.series[number].axes.lower(), _said(tiff, number)
-        return Source(array, axes, said.voxel_size_um, said.channels, said.colors, tiff.close)
+        return Source(array, axes, said.voxel_size_um, said.channels, said.colors, close=tiff.close)
     except BaseException:
         tiff.close()
         raise
@@ -50,9 +51,17 @@ def _check_whole(tiff: tifffile.TiffFile, path: Path | Remote) -> None:
             raise ValueError("its planes are in several files, which have to be in a folder")
         return
     for series in tiff.series:
-        expected = sum(sum(page.databytecounts) for page in series.pages if page is not None)
-        if expected > (size := tiff.filehandle.size):
-            raise ValueError(f"its pages add up to {expected} bytes, the file has {size}")
+        expected: Counter[tifffile.TiffFile] = Counter()  # planes of OME-TIFF may be in several files
+        for page in _present(series):
+            expected[page.parent] += sum(page.databytecounts)
+        for file, size in expected.items():
+            if size > file.filehandle.size:
+                raise ValueError(f"pages of {file.filename} add up to {size} bytes, it has {file.filehandle.size}")
+
+
+def _present(series: tifffile.TiffPageSeries) -> list[Any]:
+    """Pages that are in a file: OME-TIFF may lack some."""
+    return [page for page in series.pages if page is not None]
 
 
 def _alike(series: Sequence[tifffile.TiffPageSeries]) -> bool:
@@ -65,7 +74,7 @@ def _array(tiff: tifffile.TiffFile, number: int, path: Path | Remote) -> da.Arra
         if isinstance(path, Remote):
             return _rows(tiff, series, series.dataoffset, path)
         return in_memory(tifffile.memmap(path, series=number, mode="r"), series.axes.lower())
-    return _segments(tiff, series) if series.keyframe.nbytes > CHUNK_BYTES else _pages(tiff, series, path)
+    return _segments(tiff, series) if series.keyframe.nbytes > CHUNK_BYTES else _pages(series, path)
 
 
 def _rows(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries, offset: int, path: Remote) -> da.Array:
@@ -106,13 +115,15 @@ def _segments(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> da.Ar
     return lazy
 
 
-def _pages(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries, path: Path | Remote) -> da.Array:
+def _pages(series: tifffile.TiffPageSeries, path: Path | Remote) -> da.Array:
     """The pages of a series, each read when it is asked for."""
     page: tuple[int, ...] = series.keyframe.shape
     lead = series.shape[: series.ndim - len(page)]
     if series.shape[len(lead) :] != page or len(series.pages) != np.prod(lead, dtype=int):
         return in_memory(series.asarray(), series.axes.lower())
-    tiff.filehandle.set_lock(True)  # pages are read in several threads
+    for file in {page.parent for page in _present(series)}:
+        file.filehandle.open()  # other files than the first were closed; all are, with the first
+        file.filehandle.set_lock(True)  # pages are read in several threads
 
     def read(block_id: tuple[int, ...]) -> npt.NDArray[Any]:
         with reading(path):

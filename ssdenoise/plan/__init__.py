@@ -21,10 +21,11 @@ from ssdenoise.device import Device
 from ssdenoise.errors import MissingInputError
 from ssdenoise.grid import Region, blocks, extent
 from ssdenoise.ingest import BAND_BYTES, tczyx
-from ssdenoise.ingest.sources import read_source
+from ssdenoise.ingest.sources import read_in_place, read_source
 from ssdenoise.methods import Method
 from ssdenoise.plan.jobs import PlannedJob, dry_run
 from ssdenoise.plan.rates import Rates
+from ssdenoise.remote import is_remote
 from ssdenoise.store import Layout, Volume
 from ssdenoise.train.pool import POOL_BYTES
 
@@ -69,9 +70,11 @@ class Estimate:
             return Needs()
         method = self.project.config.methods[job.wildcards["entry"]]
         rate = self.rates.of(method, rows[0].ndim, layouts[0].shape[1])
-        voxels = sum(math.prod(layout.shape) * np.dtype(layout.dtype).itemsize for layout in layouts)
-        volumes = 2 if method.target and rows[0].pairing == "volume" else 1
-        held = min(volumes * voxels, POOL_BYTES)
+        held = sum(math.prod(layout.shape) * np.dtype(layout.dtype).itemsize for layout in layouts)
+        if method.target and rows[0].pairing == "volume":
+            held *= 2
+        if held > POOL_BYTES:  # and what is being read
+            held = POOL_BYTES + max(math.prod(layout.shard) * layout.shape[1] * 4 for layout in layouts)
         hours = getattr(method, "steps", 0) * rate.step_seconds / 3600
         return Needs(hours, PROCESS_MB + (held + rate.step_bytes) / 1e6)
 
@@ -85,7 +88,7 @@ class Estimate:
         passes = 1 + method.averages_pair
         in_flight, largest = _tiles(layout, halo, stride, method, passes)
         core, read = largest
-        most = piece_voxels(in_flight, job.granted("mem_mb"), rate.bytes_per_voxel)
+        most = piece_voxels(in_flight, min(job.granted("mem_mb"), 1e6), rate.bytes_per_voxel)
         pieces = [math.prod(extent(piece.read)[2:]) for piece in pieces_of(core, read, halo, stride, most)]
         overhead = sum(pieces) / math.prod(extent(core)[2:])
         voxels = math.prod(layout.shape) / layout.shape[1] / int(job.wildcards["slabs"])
@@ -140,16 +143,18 @@ def plan(configfile: Path, profile: Path, device: Device, *, rates: Path | None 
 def _layout(project: Project, name: str) -> Layout | None:
     """Layout of a dataset's volumes, from its store or from its source's header; None of what is to be downloaded."""
     row, run = project.datasets[name], project.config.run
-    store = f"results/{run}/{name}/" + ("clean" if row.clean else f"{project.noise_of(name)[0]}/noisy-0") + ".ome.zarr"
+    store = f"results/{run}/{name}/{project.noise_of(name)[0]}/noisy-0.ome.zarr"
     if (project.root / store / "zarr.json").is_file():
         return Volume(project.root / store).layout
     source = project.located(row.clean or row.noisy or "")
     if source.partition("#")[0] in project.downloaded and not project.files(source.partition("#")[0]):
         return None
+    if is_remote(source) and not read_in_place(source):
+        return None  # to see its shape all of it would be downloaded
     with closing(read_source(source, project.root, row.axes)) as found:
-        voxels = tczyx(found, source)
-        storage = project.config.storage
-        return Layout.fit(voxels.shape, voxels.dtype.name, storage.chunk, storage.shard)
+        voxels, storage = tczyx(found, source), project.config.storage
+        # noise is synthesized as float32
+        return Layout.fit(voxels.shape, "float32" if row.clean else voxels.dtype.name, storage.chunk, storage.shard)
 
 
 @cache
@@ -171,23 +176,21 @@ def _volumes(estimate: Estimate) -> pd.DataFrame:
     for name, layout in estimate.layouts.items():
         row = project.datasets[name]
         if layout is None:
-            rows.append({"dataset": name, "shape (TCZYX)": "not downloaded yet"})
+            rows.append({"dataset": name, "shape (TCZYX)": "not known before it is downloaded"})
             continue
         voxels, size = math.prod(layout.shape), np.dtype(layout.dtype).itemsize
+        kept = size * (2 * len(project.noise_of(name)) + 1 if row.clean else 1 + bool(row.reference))
         dtype = layout.dtype if row.denoised_dtype == "same" else row.denoised_dtype
         done = [job for job in project.jobs() if job[0] == name]
         probabilistic = sum(project.config.methods[job[2]].probabilistic for job in done)
-        synthesized = len(project.noise_of(name)) * 2 * 4 if row.clean else 0  # two realizations, float32
-        stored = size * (1 + bool(row.reference)) + synthesized
-        # what is denoised of synthesized noise has its dtype
-        out = 4 if row.clean and row.denoised_dtype == "same" else np.dtype(dtype).itemsize
+        out = np.dtype(dtype).itemsize
         rows.append(
             {
                 "dataset": name,
                 "shape (TCZYX)": "x".join(map(str, layout.shape)),
                 "dtype": layout.dtype,
-                "source": _size(voxels * size),
-                "stores": _size(voxels * stored * (1 + PYRAMID)),
+                "noisy": _size(voxels * size),
+                "stores of it": _size(voxels * kept * (1 + PYRAMID)),
                 "denoised": _size(voxels * (out * len(done) + 4 * probabilistic) * (1 + PYRAMID)),
                 "slabs": row.slabs,
                 "shards": sum(1 for _ in blocks(layout.shape, layout.shard)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 import sys
@@ -24,8 +25,9 @@ class PlannedJob:
     resources: dict[str, str]
 
     def granted(self, resource: str) -> float:
-        """A resource as a number; 0 if it has none of that name."""
-        return float(self.resources.get(resource, 0))
+        """A resource as a number; 0 if it has none of that name, infinity if it is not known before the job runs."""
+        value = self.resources.get(resource, "0")
+        return math.inf if value == "<TBD>" else float(value)
 
 
 def dry_run(configfile: Path, profile: Path, root: Path) -> list[PlannedJob]:

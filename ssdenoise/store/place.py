@@ -114,10 +114,11 @@ class Away(Place):
     def take(self, level: int, index: Sequence[int], staged: Path) -> int:
         key = _key(level, index)
         if not staged.exists():
-            self.bucket.delete([key] if self._sizes.pop(key, 0) else [])
+            self._remove([key])
             return 0
         data = staged.read_bytes()
         self.bucket.put(key, data)
+        staged.unlink()
         self._sizes[key] = len(data)
         return len(data)
 
@@ -126,20 +127,20 @@ class Away(Place):
         self._remove([key for key in self._sizes if key.startswith(f"{level}/c/") and key not in keys])
 
     def keep_levels(self, number: int) -> None:
-        self._remove([key for key in self._sizes if "/" in key and int(key.partition("/")[0]) >= number])
+        levels = {key: key.partition("/")[0] for key in self._sizes if "/" in key}
+        self._remove([key for key, level in levels.items() if level.isdigit() and int(level) >= number])
 
     def uncommit(self) -> None:
         (self.path / "zarr.json").unlink(missing_ok=True)
-        self._remove([key for key in self._sizes if key == "zarr.json"])
+        self._remove(["zarr.json"])
 
     def commit(self, attributes: Mapping[str, Any]) -> None:
         self.bucket.put("zarr.json", json.dumps(_group(attributes)).encode())
         write_json(self.path / "zarr.json", _group(attributes))
 
     def _remove(self, keys: Sequence[str]) -> None:
-        self.bucket.delete(keys)
-        for key in keys:
-            del self._sizes[key]
+        """Remove those objects that are there; of several threads one does."""
+        self.bucket.delete([key for key in keys if self._sizes.pop(key, None) is not None])
 
     @cached_property
     def _sizes(self) -> dict[str, int]:

@@ -193,7 +193,7 @@ def combined(parts: Iterable[tuple[int, tuple[int, ...], str]]) -> str:
 def voxels_digest(voxels: npt.NDArray[Any]) -> str:
     """Digest of an array's values, shape and dtype; independent of how it is compressed."""
     little = np.ascontiguousarray(voxels).astype(voxels.dtype.newbyteorder("<"), copy=False)
-    return digest(canonical([list(voxels.shape), str(voxels.dtype)]), little.tobytes())
+    return digest(canonical([list(voxels.shape), str(voxels.dtype)]), little.reshape(-1).view(np.uint8).data)
 
 
 def to_dtype(values: npt.NDArray[np.floating], dtype: str) -> npt.NDArray[Any]:

@@ -23,6 +23,9 @@ from ssdenoise.train.pool import FRAMES, PATCHES_PER_PART, POOL_BYTES, Part, Poo
 #: Share of the cells, each a patch large, that no training patch touches, and the batches that this is at most.
 HELD_OUT, VALIDATED = 0.05, 4
 
+#: Patches that are drawn of a part before it is left.
+DRAWS = 1000
+
 #: Probability of a photon to go to the first image of a thinned pair.
 THINNING = 0.5
 
@@ -54,8 +57,9 @@ class Sampler:
     Notes
     -----
     Volumes are cut into cells of a patch's size. A few cells are held out for validation, and training patches that
-    touch one are drawn again. Of few cells none is held out, as little would be left beside them: then validation is
-    on what training sees. Patches are cut from what the pool holds, where each voxel is as likely as any other.
+    touch one are drawn again. Of a scene of few cells none is held out, as little would be left beside it; if there are
+    no others, validation is on what training sees. Patches are cut from what the pool holds, each voxel as
+    likely as any other.
     """
 
     def __init__(
@@ -82,11 +86,13 @@ class Sampler:
         rng = stream(self.spec.seed, self.spec.dataset, self.spec.noise, self.method.name, "step", step)
         held = self.pool.at(step)
         share = np.array([part.voxels for part, _ in held]) / sum(part.voxels for part, _ in held)
-        pairs = []
-        for _ in range(self.patches):
+        pairs: list[list[npt.NDArray[np.float32]]] = []
+        while len(pairs) < self.patches:
             part, volumes = held[int(rng.choice(len(held), p=share)) if len(held) > 1 else 0]
-            place = (a - s.start for a, s in zip(self._place(part, rng), part.region, strict=True))
-            pairs.append(self._pair(volumes, part.scene, tuple(place), rng, augment=True))
+            if (place := self._place(part, rng)) is None:
+                continue  # hardly a patch of this part touches no held-out cell
+            within = tuple(a - s.start for a, s in zip(place, part.region, strict=True))
+            pairs.append(self._pair(volumes, part.scene, within, rng, augment=True))
         return self._collate(pairs), torch.Generator().manual_seed(int(rng.integers(2**63)))
 
     def validation(self) -> list[tuple[Batch, torch.Generator]]:
@@ -123,13 +129,18 @@ class Sampler:
             (1 if self.still else t, *(n // p for n, p in zip(size, self.patch, strict=True)))
             for t, _, *size in (volumes[0].shape for volumes in self.scenes)
         ]
-        ends = np.cumsum([math.prod(grid) for grid in grids])
-        held = min(int(HELD_OUT * ends[-1]), VALIDATED * self.patches)
+        cells = [math.prod(grid) for grid in grids]
+        if max(cells) * HELD_OUT >= 1:
+            cells = [number if number * HELD_OUT >= 1 else 0 for number in cells]
+            held = min(int(HELD_OUT * sum(cells)), VALIDATED * self.patches)
+        else:
+            held = 0
+        ends = np.cumsum(cells)
         rng = stream(self.spec.seed, self.spec.dataset, "held out")
         chosen = []
         for number in rng.choice(ends[-1], held or min(self.patches, int(ends[-1])), replace=False):
             scene = int(np.searchsorted(ends, number, side="right"))
-            within = number - (ends[scene] - math.prod(grids[scene]))
+            within = number - (ends[scene] - cells[scene])
             chosen.append((scene, *map(int, np.unravel_index(within, grids[scene]))))
         return chosen, set(chosen[:held])
 
@@ -155,16 +166,17 @@ class Sampler:
         t, *zyx = part.region
         return [volume.read((t, slice(None), *zyx)) for volume in self.scenes[part.scene]]
 
-    def _place(self, part: Part, rng: np.random.Generator) -> tuple[int, ...]:
-        """Time point and origin of a patch that touches no held-out cell, T, Z, Y, X."""
+    def _place(self, part: Part, rng: np.random.Generator) -> tuple[int, ...] | None:
+        """Time point and origin of a patch that touches no held-out cell, T, Z, Y, X; None if many draws found none."""
         frames, *zyx = part.region
-        while True:
+        for _ in range(DRAWS):
             frame = int(rng.integers(frames.start, frames.stop))
             origin = [int(rng.integers(s.start, s.stop - p + 1)) for s, p in zip(zyx, self.patch, strict=True)]
             touched = product(*(range(o // p, (o + p - 1) // p + 1) for o, p in zip(origin, self.patch, strict=True)))
             where = (part.scene, 0 if self.still else frame)
             if not any((*where, *cell) in self.held_out for cell in touched):
                 return (frame, *origin)
+        return None
 
     def _pair(
         self, volumes: Sequence[Any], scene: int, place: Sequence[int], rng: np.random.Generator, *, augment: bool

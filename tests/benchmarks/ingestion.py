@@ -78,10 +78,11 @@ def ingestion(folder: Path, peer: Peer, python: Path, rounds: int) -> pd.DataFra
                 THREADS,
             ),
             "bioio-convert": lambda: command(
-                binary / "bioio-convert", "v.tif", "-d", ".", "-n", "out", "--overwrite", "--num-levels", 4
+                binary / "bioio-convert", "v.tif", "-d", ".", "-n", "out", "--num-levels", 4
             ),
             "ngff-zarr": lambda: command(
                 binary / "ngff-zarr",
+                "--quiet",
                 "--input",
                 "v.tif",
                 "--output",

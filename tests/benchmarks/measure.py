@@ -9,11 +9,13 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from ssdenoise.networks import Network
+
+Name = TypeVar("Name")
 
 THREADS = len(os.sched_getaffinity(0))
 
@@ -25,9 +27,9 @@ def seconds_of(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def interleaved(calls: Mapping[str, Callable[[], float]], rounds: int, warm: bool = True) -> dict[str, float]:
+def interleaved(calls: Mapping[Name, Callable[[], float]], rounds: int, warm: bool = True) -> dict[Name, float]:
     """Medians of what calls return, one after the other in each round, after a round that does not count."""
-    found: dict[str, list[float]] = {name: [] for name in calls}
+    found: dict[Name, list[float]] = {name: [] for name in calls}
     for number in range(rounds + warm):
         for name, call in calls.items():
             value = call()

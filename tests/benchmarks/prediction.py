@@ -185,11 +185,14 @@ def blind_spot(rounds: int) -> pd.DataFrame:
 
 
 def scaling(folder: Path, rounds: int) -> pd.DataFrame:
-    """Seconds of prediction of volumes of one to sixteen times the size; and by two workers instead of one."""
-    device, seconds = Device.granted(0, THREADS), {}
+    """Seconds of prediction of volumes of one to sixteen times the size; and by two workers instead of one.
+
+    Workers are processes that start anew with each slab, which takes some seconds: the volume is one of a minute.
+    """
+    device, largest = Device.granted(0, THREADS), 128
     volumes = {
         n: make_store(folder, f"times-{n}", noise((4 * n, 512, 512)), Storage(shard=(4, 512, 512)))
-        for n in (1, 2, 4, 8, 16)
+        for n in (1, 2, 4, 8, 16, largest)
     }
     calibrate(CalibrateSpec(), volumes[1].path, folder / "calibration.json")
     method = METHODS["n2v"](network="paper", steps=1, batch=1)  # type: ignore[call-arg]
@@ -202,18 +205,9 @@ def scaling(folder: Path, rounds: int) -> pd.DataFrame:
         arguments = spec, volumes[n].path, folder / "model", folder / "out", device
         return seconds_of(lambda: denoise(*arguments, workers=workers, memory_mb=4000 * workers))
 
-    seconds = interleaved({str(n): partial(run, n, 1) for n in volumes}, rounds)
-    sizes = np.log([int(n) for n in seconds])
-    exponent = float(np.polyfit(sizes, np.log(list(seconds.values())), 1)[0])
-    workers = interleaved({"1": partial(run, 16, 1), "2": partial(run, 16, 2)}, 2, warm=False)
-    row = {"scaling": "n2v, 2-D, 1x to 16x"} | {f"{n}x, s": value for n, value in seconds.items()}
-    return pd.DataFrame(
-        [
-            row
-            | {
-                "exponent": exponent,
-                "2 workers, 16x, s": workers["2"],
-                "times as long as 1": workers["2"] / workers["1"],
-            }
-        ]
-    )
+    found = interleaved({n: partial(run, n, 1) for n in volumes if n < largest}, rounds)
+    exponent = float(np.polyfit(np.log(list(found)), np.log(list(found.values())), 1)[0])
+    by = interleaved({n: partial(run, largest, n) for n in (1, 2)}, 2, warm=False)
+    row = {"scaling": "n2v, 2-D"} | {f"{n}x, s": seconds for n, seconds in found.items()} | {"exponent": exponent}
+    shares = {f"{largest}x by {n} workers, s": seconds for n, seconds in by.items()}
+    return pd.DataFrame([row | shares | {"times as long as by 1": by[2] / by[1]}])

@@ -158,6 +158,29 @@ def project(folder: Path, sheet: str) -> Project:
     return Project({"run": "r", "datasets": "datasets.tsv", "methods": METHOD_ENTRIES}, folder)
 
 
+def test_small_scenes_of_a_large_group_are_not_held_out_whole(tmp_path: Path) -> None:
+    """Each has room for little more than a patch: to hold its only cell out would leave none of it to training."""
+    spec = spec_for("n2v", patch=(1, 16, 16))
+    noisy = np.random.default_rng(0).poisson(20, (1, 1, 1, 20, 20)).astype(np.uint16)
+    volumes = [[make_store(tmp_path, f"{i}", noisy)] for i in range(25)]
+    sampler = Sampler(spec, spec.method, volumes, UNITS, (4, 4))  # type: ignore[arg-type]
+    assert not sampler.held_out
+    assert len(sampler.validation()[0][0].noisy) == 2
+    large = make_store(tmp_path, "large", np.zeros((1, 1, 4, 80, 80), np.uint16))
+    sampler = Sampler(spec, spec.method, [*volumes, [large]], UNITS, (4, 4))  # type: ignore[arg-type]
+    assert {scene for scene, *_ in sampler.held_out} == {25}
+    for step in range(50):
+        sampler.batch(step)
+
+
+def test_a_part_without_room_is_left_for_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = spec_for("n2v", patch=(1, 16, 16))
+    volumes = [make_store(tmp_path, f"{i}", np.full((1, 1, 1, 20, 20), i, np.uint16)) for i in range(2)]
+    sampler = Sampler(spec, spec.method, [[volume] for volume in volumes], UNITS, (4, 4))  # type: ignore[arg-type]
+    monkeypatch.setattr(sampler, "held_out", {(0, 0, 0, 0, 0)})
+    assert all((sampler.batch(step)[0].noisy == 1).all() for step in range(20))
+
+
 def test_a_group_trains_one_model_and_denoises_each(tmp_path: Path) -> None:
     found = project(tmp_path, "dataset\tnoisy\tgroup\na\ta.npy\tg\nb\ta.npy\tg\nc\ta.npy\t\nd\ta.npy\t\n")
     assert found.trained() == ["g", "c", "d"]

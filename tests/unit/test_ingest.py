@@ -447,13 +447,47 @@ def test_images_of_a_collection_of_ome_zarr(tmp_path: Path) -> None:
         read(tmp_path, "a.zarr")
 
 
+def test_planes_of_one_ome_tiff_in_several_files(tmp_path: Path) -> None:
+    names = [f"plane-{z}.ome.tif" for z in range(len(VOXELS))]
+    planes = "".join(
+        f'<TiffData FirstZ="{z}" IFD="0" PlaneCount="1"><UUID FileName="{name}">'
+        f"urn:uuid:{z:08d}-0000-0000-0000-000000000000</UUID></TiffData>"
+        for z, name in enumerate(names)
+    )
+    z, y, x = VOXELS.shape
+    for number, (name, plane) in enumerate(zip(names, VOXELS, strict=True)):
+        ome = (
+            f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" '
+            f'UUID="urn:uuid:{number:08d}-0000-0000-0000-000000000000"><Image ID="Image:0"><Pixels ID="Pixels:0" '
+            f'DimensionOrder="XYZCT" Type="uint16" SizeX="{x}" SizeY="{y}" SizeZ="{z}" SizeC="1" SizeT="1">{planes}'
+            "</Pixels></Image></OME>"
+        )
+        tifffile.imwrite(tmp_path / name, plane, description=ome, metadata=None, compression="zlib")
+    np.testing.assert_array_equal(read(tmp_path, names[0]).read((slice(None),) * 5)[0, 0], VOXELS)
+    (tmp_path / names[2]).write_bytes((tmp_path / names[2]).read_bytes()[:-300])
+    (tmp_path / "cut").mkdir()
+    with pytest.raises(FormatError, match=r"is it whole"):
+        read(tmp_path, names[0] + "#z=0:5")
+
+
+def test_images_of_a_plate_of_ome_zarr(tmp_path: Path) -> None:
+    wells = [{"path": "A/1", "rowIndex": 0, "columnIndex": 0}, {"path": "B/2", "rowIndex": 1, "columnIndex": 1}]
+    zarr.create_group(str(tmp_path / "a.zarr"), attributes={"ome": {"version": "0.5", "plate": {"wells": wells}}})
+    for name, voxels in (("A/1/0", VOXELS), ("B/2/0", VOXELS[::-1]), ("B/2/1", VOXELS[:, ::-1])):
+        write_omezarr(tmp_path / "a.zarr" / name, voxels[None], "0.5")
+    for name, voxels in (("B/2/0", VOXELS[::-1]), ("B/2/1", VOXELS[:, ::-1])):
+        volume = read(tmp_path, f"a.zarr#scene={name}")
+        np.testing.assert_array_equal(volume.read((slice(None),) * 5)[0, 0], voxels)
+    with pytest.raises(ConfigError, match="the file has 'A/1/0', 'B/2/0'"):
+        read(tmp_path, "a.zarr")
+    with pytest.raises(FormatError, match="has no image A/1/7"):
+        read(tmp_path, "a.zarr#scene=A/1/7")
+
+
 def test_zarrs_without_an_image_are_refused(tmp_path: Path) -> None:
     zarr.create_group(str(tmp_path / "a.zarr"))
     with pytest.raises(FormatError, match="no OME metadata of an image"):
         read(tmp_path, "a.zarr")
-    zarr.create_group(str(tmp_path / "b.zarr"), attributes={"ome": {"version": "0.5", "plate": {}}})
-    with pytest.raises(FormatError, match="is a plate; name an image of it"):
-        read(tmp_path, "b.zarr")
     (tmp_path / "c.zarr").mkdir()
     with pytest.raises(MissingInputError, match="no file"):
         read(tmp_path, "c.zarr")

@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import tifffile
 
-from ssdenoise.config.specs import IngestSpec, Storage, dump
+from ssdenoise.calibrate import calibrate
+from ssdenoise.config.specs import CalibrateSpec, IngestSpec, Storage, dump
 
 #: Planes of a volume of 512x512 pixels and two bytes: 8 and 101 MB.
 SMALL, LARGE = 16, 192
@@ -50,3 +52,46 @@ def test_ingest_and_pyramid(tmp_path: Path) -> None:
         write_volume(tmp_path / f"{planes}.tif", planes)
         peaks.append(peak_mb(ingest_of(tmp_path / f"{planes}.tif", tmp_path / f"{planes}.ome.zarr")))
     assert peaks[1] - peaks[0] < SLACK_MB, peaks
+
+
+def stage_of(volume: Path, code: str) -> str:
+    """Code of a stage on a volume, with a narrow network and little memory."""
+    return (
+        "from pathlib import Path\nimport torch\nfrom ssdenoise.config.models import TrainSpec\n"
+        "from ssdenoise.config.specs import *\nfrom ssdenoise.device import Device\n"
+        "from ssdenoise.methods import METHODS\nfrom ssdenoise.networks import Plain, UNet\n"
+        "from ssdenoise.train import sampling\nsampling.POOL_BYTES = 2**24\n"
+        "import ssdenoise.denoise as stage\nstage.TILE_VOXELS = stage.PIECE_VOXELS = 2**20\n"
+        "METHODS['n2v'].architecture = lambda self, inputs, channels, ndim, beside=(): "
+        "Plain(UNet(ndim, inputs, width=2, depth=2, head=(2, 2), skips='features'), channels)\n"
+        f"noisy, folder, cpu = Path({str(volume)!r}), Path({str(volume.parent)!r}), Device.granted(0, 1)\n{code}"
+    )
+
+
+STAGES = {
+    "train": "from ssdenoise.train import Scene, train\n"
+    "method = METHODS['n2v'](steps=300, batch=2)\n"
+    "spec = TrainSpec(dataset='d', noise='n', seed=0, ndim=2, method=method)\n"
+    "train(spec, [Scene(noisy, folder / 'c.json')], folder / 'model', cpu)",
+    "denoise": "stage.denoise(DenoiseSpec(denoised_dtype='same'), noisy, folder / 'model', folder / 'out', cpu)",
+    "commit": "from ssdenoise.commit import commit\n"
+    "commit(noisy, [folder / 'out' / 'slabs' / '0-of-1.json'], 'denoised', folder / 'out')",
+    "score": "from ssdenoise.score import score\n"
+    "spec = ScoreSpec(dataset='d', situation='archive', noise='n', method='n2v', seed=0, data_range='reference')\n"
+    "denoised, model = folder / 'out' / 'denoised.ome.zarr', folder / 'model'\n"
+    "score(spec, noisy, denoised, folder / 'c.json', model, None, folder / 's.parquet', 1)",
+}
+
+
+@pytest.mark.slow
+def test_train_denoise_commit_and_score(tmp_path: Path) -> None:
+    peaks: dict[str, list[float]] = {stage: [] for stage in STAGES}
+    for planes in (SMALL, LARGE):
+        folder = tmp_path / f"{planes}"
+        folder.mkdir()
+        write_volume(folder / "v.tif", planes)
+        peak_mb(ingest_of(folder / "v.tif", folder / "v.ome.zarr"))
+        calibrate(CalibrateSpec(), folder / "v.ome.zarr", folder / "c.json")
+        for stage, code in STAGES.items():
+            peaks[stage].append(peak_mb(stage_of(folder / "v.ome.zarr", code)))
+    assert all(large - small < SLACK_MB for small, large in peaks.values()), peaks

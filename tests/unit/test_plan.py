@@ -51,6 +51,10 @@ def test_a_dry_run_is_read_back() -> None:
     assert (compare.rule, compare.threads, compare.granted("gpu"), compare.wildcards) == ("compare", 1, 0, {})
 
 
+def test_resources_that_are_not_known_yet_fit() -> None:
+    assert PlannedJob("train", {}, 1, {"mem_mb": "<TBD>"}).granted("mem_mb") == float("inf")
+
+
 def test_rates_are_measured_once_and_kept_in_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     method = METHODS["n2v"](patch=(1, 16, 16), batch=1)  # type: ignore[call-arg]
     rate = Rates(CPU, tmp_path / "rates.json").of(method, 2, 1)

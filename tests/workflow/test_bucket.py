@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from ssdenoise.store import Layout, Metadata, ShardWriter, Volume, commit
 from tests.unit.test_remote import use_s3
 from tests.workflow.conftest import make
 
@@ -16,6 +19,33 @@ pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
 METHODS = {"gaussian": {"name": "gaussian"}, "hqssl": {"name": "hqssl", "steps": 20, "batch": 2, "patch": [4, 32, 32]}}
 SHEET = "dataset\tclean\tnoisy\tslabs\nbench\t{0}clean.npy\t\t1\narchive\t\t{0}counts.npy\t2\n"
+
+
+def test_shards_leave_the_disk_and_several_threads_withdraw_a_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        address = "http://{}:{}".format(*server.get_host_and_port())
+        use_s3(address, monkeypatch)
+        boto3.client("s3", endpoint_url=address).create_bucket(Bucket="archive")
+        voxels = np.random.default_rng(0).poisson(50, (1, 1, 4, 128, 128)).astype(np.uint16)
+        layout = Layout.fit(voxels.shape, "uint16", (2, 16, 16), (2, 16, 16))
+        for key in ("first", "second"):  # the second time over a finished store
+            writer = ShardWriter(tmp_path / "v.ome.zarr", layout, key, root="s3://archive/run")
+            with ThreadPoolExecutor(8) as pool:
+                list(pool.map(lambda s, w=writer: w.write(s[0], voxels[s[1]]), writer.regions()))  # type: ignore[misc]
+            assert not (tmp_path / "v.ome.zarr" / "zarr.json").exists()
+            left = [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".json"]
+            assert left == []
+            commit(tmp_path / "v.ome.zarr", layout, key, Metadata("v", None, ("c",)), {}, root="s3://archive/run")
+            np.testing.assert_array_equal(Volume(tmp_path / "v.ome.zarr").read((slice(None),) * 5), voxels)
+    finally:
+        server.stop()
 
 
 def test_a_run_in_an_object_store_gives_the_digests_of_one_on_disk(
