@@ -18,7 +18,7 @@ SMALL, LARGE = 16, 192
 
 #: What the large volume may take more than the small one, of the 93 MB that it has more: how memory is given back is
 #: a little different each time.
-SLACK_MB = 40
+SLACK_MB = 60
 
 
 def peak_mb(code: str) -> float:
