@@ -117,7 +117,7 @@ def test_a_kill_at_any_moment_loses_no_finished_shard(
     job.run(tmp_path / "whole")
     expected = Volume(tmp_path / "whole" / job.store).digest
     records = records_of(tmp_path / "whole" / job.store).glob("[0-9]*/[0-9]*.json")
-    times = [time for record in records if (time := record.stat().st_mtime - started) > 0]
+    times = [wrote for record in records if (wrote := record.stat().st_mtime - started) > 0]
     # most of a job is its start: kills fall into the time in which it writes
     moments, kept = np.random.default_rng(0).uniform(min(times), max(times), KILLS), []
     for k, moment in enumerate(moments):
