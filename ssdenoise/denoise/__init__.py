@@ -107,6 +107,8 @@ def denoise(
         todo = [t for t, shards in zip(mine, done, strict=True) if not all(shards)]
         kept = sum(map(sum, done))
         log.info("slab %d of %d: %d tiles, %d shards kept from an earlier run", slab, slabs, len(mine), kept)
+        each_mb = memory_mb if scheduler or workers == 1 else (memory_mb - PROCESS_MB) / workers
+        in_flight = tile_bytes(tiles, sum(each.array.dtype.itemsize for each in volumes), loaded.method)
         job = Job(
             tuple(each.path for each in volumes),
             model,
@@ -114,11 +116,7 @@ def denoise(
             tuple(layouts.items()),
             key,
             spec.empty_below,
-            piece_voxels(
-                tile_bytes(tiles, sum(each.array.dtype.itemsize for each in volumes), loaded.method),
-                memory_mb if scheduler or workers == 1 else (memory_mb - PROCESS_MB) / workers,
-                bytes_per_voxel(loaded),
-            ),
+            piece_voxels(in_flight, each_mb, bytes_per_voxel(loaded)),
             int(device.kind == "cuda"),
             device.threads,
         )

@@ -21,8 +21,8 @@ from tests.conftest import scene
 SHAPE = (128, 2048, 2048)
 
 
-def ingestion(folder: Path, peer: Peer, python: Path, rounds: int) -> pd.DataFrame:
-    """Megabytes of voxels per second: of writers of the same shards from memory, and of converters end to end."""
+def write_source(folder: Path) -> np.ndarray:
+    """Photon counts as an OME-TIFF for the converters, and as an array for the peer's writer."""
     rng = np.random.default_rng(0)
     base = scene((4, 2048, 2048))
     voxels = np.empty(SHAPE, np.uint16)
@@ -30,6 +30,12 @@ def ingestion(folder: Path, peer: Peer, python: Path, rounds: int) -> pd.DataFra
         voxels[z] = rng.poisson(base[z % 4])
     tifffile.imwrite(folder / "v.tif", voxels, metadata={"axes": "ZYX"}, ome=True)
     np.save(folder / "v.npy", voxels[None, None])
+    return voxels
+
+
+def ingestion(folder: Path, peer: Peer, python: Path, rounds: int) -> pd.DataFrame:
+    """Megabytes of voxels per second: of writers of the same shards from memory, and of converters end to end."""
+    voxels = write_source(folder)
     size = voxels.nbytes / 1e6
     spec = IngestSpec(name="v", source="v.tif", axes=None, voxel_size_um=None, storage=Storage())
 
@@ -50,11 +56,7 @@ def ingestion(folder: Path, peer: Peer, python: Path, rounds: int) -> pd.DataFra
 
         def write() -> None:
             with ThreadPoolExecutor(THREADS) as pool:
-                list(
-                    pool.map(
-                        lambda shard: writer.write(shard[0], np.ascontiguousarray(whole[shard[1]])), writer.regions()
-                    )
-                )
+                list(pool.map(lambda s: writer.write(s[0], np.ascontiguousarray(whole[s[1]])), writer.regions()))
 
         return seconds_of(write)
 
