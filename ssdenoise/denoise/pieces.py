@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -165,10 +166,7 @@ class Pieces:
 
     def _denoise(self, noisy: npt.NDArray[Any], one: Tile) -> list[Array]:
         """Mean and standard deviation of one piece."""
-        units = self.model.normalization.apply(noisy[one.read])
-        mean, std = estimate(self.model, filled_up(units, one.pad, self.model.net), self.device)
-        parts = [self.model.normalization.invert(mean[one.crop])]
-        return parts if std is None else [*parts, self.model.normalization.invert_std(std[one.crop])]
+        return [whole[one.crop].cpu().numpy() for whole in estimate(self.model, noisy[one.read], one.pad, self.device)]
 
 
 def _within(inner: Region, outer: Region) -> Region:
@@ -176,27 +174,53 @@ def _within(inner: Region, outer: Region) -> Region:
     return tuple(slice(i.start + o.start, i.stop + o.start) for i, o in zip(inner, outer, strict=True))
 
 
-def filled_up(values: Array, pad: Sequence[int], net: Network) -> Array:
-    """Voxels TCZYX with so many more at the end of each axis, as the network wants them."""
-    return np.pad(values, [(0, n) for n in pad], mode=net.padding) if any(pad) else values
-
-
 @torch.no_grad()
-def estimate(model: Model, noisy: Array, device: Device) -> tuple[Array, Array | None]:
-    """Run the network over an array TCZYX in normalised units whose sizes are multiples of the stride."""
-    t, c, z, y, x = noisy.shape
-    samples = torch.from_numpy(noisy)
+def estimate(model: Model, noisy: npt.NDArray[Any], pad: Sequence[int], device: Device) -> list[Tensor]:
+    """Run a model over an array: normalised, filled up, and brought back to intensities where the network runs.
+
+    Parameters
+    ----------
+    model : Model
+        Made ready for inference on the device.
+    noisy : array
+        TCZYX, in intensities.
+    pad : sequence of int
+        By how many voxels each axis is filled up at its end, to a multiple of the network's stride.
+    device : Device
+
+    Returns
+    -------
+    list of Tensor
+        Mean and, from probabilistic methods, standard deviation in intensities, float32, TCZYX, with the voxels that
+        were filled up; on the device.
+    """
+    offset, scale = (
+        torch.tensor(values, device=device.where).view(-1, 1, 1, 1)
+        for values in (model.normalization.offset, model.normalization.scale)
+    )
+    units = (device.send_intensities(noisy) - offset) / scale
+    units = filled_up(units, pad, model.net.padding)
+    t, c, z, y, x = units.shape
     if model.ndim == 2:
-        samples = samples.transpose(1, 2).reshape(t * z, c, y, x)  # planes are samples
-    found = model.method.estimate(model.net, device.send_for_inference(samples))
+        units = units.transpose(1, 2).reshape(t * z, c, y, x)  # planes are samples
+    found = model.method.estimate(model.net, device.send_for_inference(units))
 
-    def array(tensor: Tensor) -> Array:
-        tensor = tensor.cpu()
-        if model.ndim == 2:
-            tensor = tensor.reshape(t, z, c, y, x).transpose(1, 2)
-        return tensor.numpy()
+    def volume(tensor: Tensor) -> Tensor:
+        return tensor if model.ndim == 3 else tensor.view(t, z, c, y, x).transpose(1, 2)
 
-    return array(found.mean), None if found.std is None else array(found.std)
+    mean = volume(found.mean) * scale + offset
+    return [mean] if found.std is None else [mean, volume(found.std) * scale]
+
+
+def filled_up(units: Tensor, pad: Sequence[int], padding: str) -> Tensor:
+    """Voxels TCZYX with so many more at the end of each axis: mirrored (however small the image), or zeros."""
+    if padding == "constant":
+        return functional.pad(units, [n for more in reversed(pad) for n in (0, more)]) if any(pad) else units
+    for axis, more in enumerate(pad):
+        if more:
+            mirrored = np.pad(np.arange(units.shape[axis]), (0, more), mode="reflect")
+            units = units.index_select(axis, torch.from_numpy(mirrored).to(units.device))
+    return units
 
 
 class _Footprint(TorchDispatchMode):

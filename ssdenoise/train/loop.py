@@ -84,7 +84,7 @@ def optimise(
     start, earlier, history = load_checkpoint(checkpoint, key, state, optimiser)
     if start:
         log.info("resuming at step %d of %d", start, method.steps)
-    validation = sampler.validation()
+    validation, following = sampler.validation(), sampler.batch(start)
     losses: list[float] = []
     net.train()
     with Progress(disable=not device.interactive) as bar:
@@ -98,20 +98,22 @@ def optimise(
                 group["lr"] = rate
 
             # forward, backward, clip, step
-            batch, rng = sampler.batch(step)
+            batch, rng = following
             with device.autocast():
                 loss = method.loss(net, device.send(batch), rng, progress)
             optimiser.zero_grad()
             loss.backward()
             norm = nn.utils.clip_grad_norm_(net.parameters(), CLIP)
+            optimiser.step()
+            if method.weight_average:
+                average.update_parameters(net)
+            if step + 1 < method.steps:
+                following = sampler.batch(step + 1)  # a GPU is still at work
             if not (torch.isfinite(loss) and torch.isfinite(norm)):
                 raise TrainingDiverged(
                     f"{method.name}: loss {loss.item()} and gradient {norm.item()} at step {step} of {method.steps}; "
                     f"lower `learning_rate` (now {method.learning_rate:g}) or check the noise parameters"
                 )
-            optimiser.step()
-            if method.weight_average:
-                average.update_parameters(net)
             losses.append(loss.item())
             bar.advance(task)
             if step == start:

@@ -57,10 +57,10 @@ def methods(folder: Path, device: Device) -> pd.DataFrame:
 
         seconds = timed(step)
         sampling = timed(lambda sampler=sampler: sampler.batch(1))  # type: ignore[misc]
-        image = normalization.apply(volume.read((slice(None),) * 5))[:, :, :4]
+        image = volume.read((slice(None),) * 5)[:, :, :4]
         device.place_for_inference(net)
-        model = Model(method, net.eval(), 1, 2, Normalization((0.0,), (1.0,)), "")
-        inference = timed(lambda model=model, image=image: estimate(model, image, device))  # type: ignore[misc]
+        model = Model(method, net.eval(), 1, 2, normalization, "")
+        inference = timed(lambda model=model, image=image: estimate(model, image, [0] * 5, device))  # type: ignore[misc]
         work = flops(net, torch.zeros(1, 1, 64, 64))
         rows.append(
             {

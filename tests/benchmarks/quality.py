@@ -30,7 +30,7 @@ from ssdenoise.__main__ import MALLOC
 from ssdenoise.calibrate import calibrate
 from ssdenoise.config.models import TrainSpec
 from ssdenoise.config.specs import CalibrateSpec, Storage, dump
-from ssdenoise.denoise.pieces import estimate, filled_up
+from ssdenoise.denoise.pieces import estimate
 from ssdenoise.device import Device
 from ssdenoise.intensity import Normalization
 from ssdenoise.methods import METHODS, TrainedMethod
@@ -149,11 +149,9 @@ def ours(entry: str, minutes: float, seed: int, folder: Path, noisy: Images, cle
     device.place_for_inference(loaded.net)
     for image in noisy:
         height, width = image.shape
-        units = loaded.normalization.apply(image[None, None, None])
         pad = [0, 0, 0, *(-n % s for n, s in zip(image.shape, loaded.net.stride, strict=True))]
-        mean, _ = estimate(loaded, filled_up(units, pad, loaded.net), device)
-        found = loaded.normalization.invert(mean)[0, 0, 0, :height, :width]
-        denoised.append(found)
+        mean, *_ = estimate(loaded, image[None, None, None], pad, device)
+        denoised.append(mean[0, 0, 0, :height, :width].numpy())
     seconds, steps = read_json(model / "model.json")["provenance"]["seconds"], loaded.method.steps
     return {"steps": steps, "seconds": seconds, "psnr": mean_psnr(denoised, clean)}
 

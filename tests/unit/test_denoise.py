@@ -15,7 +15,7 @@ from ssdenoise.commit import commit
 from ssdenoise.config.models import TrainSpec
 from ssdenoise.config.specs import CalibrateSpec, DenoiseSpec, Storage
 from ssdenoise.denoise import crew, denoise
-from ssdenoise.denoise.pieces import estimate, filled_up
+from ssdenoise.denoise.pieces import estimate
 from ssdenoise.errors import FormatError, MissingInputError
 from ssdenoise.methods import METHODS
 from ssdenoise.model import load_model
@@ -57,10 +57,9 @@ def whole(volume: Volume, model: Path) -> np.ndarray:
     """The network over the whole volume at once, padded once."""
     loaded = load_model(model)
     stride = (1,) * (5 - loaded.ndim) + tuple(loaded.net.stride)
-    values = loaded.normalization.apply(volume.read((slice(None),) * 5))
-    pad = [-n % s for n, s in zip(values.shape, stride, strict=True)]
-    mean, _ = estimate(loaded, filled_up(values, pad, loaded.net), CPU)
-    return loaded.normalization.invert(mean[tuple(slice(0, n) for n in volume.shape)])
+    pad = [-n % s for n, s in zip(volume.shape, stride, strict=True)]
+    mean, *_ = estimate(loaded, volume.read((slice(None),) * 5), pad, CPU)
+    return mean[tuple(slice(0, n) for n in volume.shape)].numpy()
 
 
 SHAPES = {

@@ -76,9 +76,9 @@ def test_small_pieces_equal_large_ones(name: str, ndim: int, tmp_path: Path, mon
     model = make_model(tmp_path, volume, name, ndim)
     passed, real = [], pieces.estimate
 
-    def counted(model: Model, noisy: np.ndarray, device: object) -> object:
+    def counted(model: Model, noisy: np.ndarray, *rest: object) -> object:
         passed.append(noisy.shape)
-        return real(model, noisy, device)  # type: ignore[arg-type]
+        return real(model, noisy, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(pieces, "estimate", counted)
     large, whole = run(FLOAT, volume, model, tmp_path / "large").read(EVERYTHING), len(passed)
