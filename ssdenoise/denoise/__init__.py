@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ssdenoise.config.specs import DenoiseSpec, dump
-from ssdenoise.denoise.crew import DENOISED, IN_FLIGHT, UNCERTAINTY, Job, denoise_tiles
+from ssdenoise.denoise.crew import DENOISED, UNCERTAINTY, Job, denoise_tiles, in_flight
 from ssdenoise.denoise.pieces import bytes_per_voxel, spatial
 from ssdenoise.device import CPU, Device
 from ssdenoise.errors import ConfigError, FormatError
@@ -108,7 +108,7 @@ def denoise(
         kept = sum(map(sum, done))
         log.info("slab %d of %d: %d tiles, %d shards kept from an earlier run", slab, slabs, len(mine), kept)
         each_mb = memory_mb if scheduler or workers == 1 else (memory_mb - PROCESS_MB) / workers
-        in_flight = tile_bytes(tiles, sum(each.array.dtype.itemsize for each in volumes), loaded.method)
+        held = tile_bytes(tiles, sum(each.array.dtype.itemsize for each in volumes), loaded.method, device)
         job = Job(
             tuple(each.path for each in volumes),
             model,
@@ -116,7 +116,7 @@ def denoise(
             tuple(layouts.items()),
             key,
             spec.empty_below,
-            piece_voxels(in_flight, each_mb, bytes_per_voxel(loaded)),
+            piece_voxels(held, each_mb, bytes_per_voxel(loaded), device),
             int(device.kind == "cuda"),
             device.threads,
         )
@@ -170,16 +170,22 @@ def tiles_of(shape: Sequence[int], shard: Sequence[int], halo: Sequence[int], st
     return [tile(region, shape, halo, stride) for _, region in blocks(shape, core)]
 
 
-def tile_bytes(tiles: Sequence[Tile], itemsize: int, method: Method) -> int:
+def tile_bytes(tiles: Sequence[Tile], itemsize: int, method: Method, device: Device) -> int:
     """Memory of the tiles in flight; `itemsize` is what is read of a voxel, of one realization or both."""
     largest = max((math.prod(extent(one.read)) for one in tiles), default=0)
-    return IN_FLIGHT * largest * (itemsize + 4 * (1 + method.probabilistic))
+    return in_flight(device) * largest * (itemsize + 4 * (1 + method.probabilistic))
 
 
-def piece_voxels(in_flight: float, memory_mb: float, per_voxel: float) -> int:
-    """Voxels that may pass the network at once, from what the tiles in flight leave of the memory."""
-    left = 1e6 * (memory_mb - PROCESS_MB) - in_flight
-    if left < LEAST_VOXELS * per_voxel:
-        needed = PROCESS_MB + (in_flight + LEAST_VOXELS * per_voxel) / 1e6
+def piece_voxels(held: float, memory_mb: float, per_voxel: float, device: Device) -> int:
+    """Voxels that may pass the network at once, from what the tiles in flight leave of the memory granted.
+
+    A GPU has memory of its own for them, and where it has too little, pieces are halved when that shows.
+    """
+    left = 1e6 * (memory_mb - PROCESS_MB) - held
+    least = 0.0 if device.kind == "cuda" else LEAST_VOXELS * per_voxel
+    if left < least:
+        needed = PROCESS_MB + (held + least) / 1e6
         log.warning("granted are %.0f MB of memory, %.0f may be needed", memory_mb, needed)
+    if device.kind == "cuda":
+        return PIECE_VOXELS
     return min(PIECE_VOXELS, max(LEAST_VOXELS, int(left / per_voxel)))

@@ -15,7 +15,6 @@ from typing import Any
 import dask
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from ssdenoise.denoise.pieces import Array, Pieces
 from ssdenoise.device import Device
@@ -25,13 +24,18 @@ from ssdenoise.model import load_model
 from ssdenoise.provenance import Clock, peak_memory_mb
 from ssdenoise.store import Layout, ShardWriter, Volume, to_dtype
 
-#: Tiles in flight of each worker: one being read, one in the network, one being written.
+#: Tiles in flight for each network that a worker runs: one being read, one in the network, one being written.
 IN_FLIGHT = 3
 
 #: Seconds that a scheduler may take to have a worker.
 PATIENCE = 60
 
 DENOISED, UNCERTAINTY = "denoised", "uncertainty"
+
+
+def in_flight(device: Device) -> int:
+    """Tiles in flight of a worker with such a device."""
+    return IN_FLIGHT * device.networks
 
 
 @dataclass(frozen=True)
@@ -83,9 +87,8 @@ class Worker:
         model = load_model(job.model)
         device.place_for_inference(model.net)
         self.pieces = Pieces(model, device, job.piece_voxels)
-        # one tile at a time, as torch uses all threads granted; of a new thread torch takes it that it has fewer
-        self._network = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(device.threads,))
-        self._in_flight = threading.BoundedSemaphore(IN_FLIGHT)  # a scheduler's worker may have more threads
+        self._network = ThreadPoolExecutor(device.networks, initializer=device.enter)
+        self._in_flight = threading.BoundedSemaphore(in_flight(device))  # a scheduler's worker may have more threads
 
     def denoise(self, one: Tile) -> None:
         """Read, denoise and write a tile."""
@@ -129,17 +132,13 @@ class Worker:
     ) -> None:
         """Write the shards of a tile; each records its share of the seconds, and what was clipped or copied in it."""
         shards = list(writer.shards_of(one.core))
-        kind = np.dtype(writer.layout.dtype)
         for index, region in shards:
             if writer.is_done(index):
                 continue
-            block, clipped = values[region], 0
-            if kind.kind in "iu":
-                limits, rounded = np.iinfo(kind), np.rint(block)
-                clipped = int(np.count_nonzero((rounded < limits.min) | (rounded > limits.max)))
+            block, clipped = to_dtype(values[region], writer.layout.dtype)
             copied = block.size if empty is not None and empty[region[0], :, *region[2:]].all() else 0
             facts = {"seconds": seconds / len(shards), "clipped_voxels": clipped, "copied_voxels": copied}
-            writer.write(index, to_dtype(block, writer.layout.dtype), **facts)
+            writer.write(index, block, **facts)
 
 
 def denoise_tiles(
@@ -163,7 +162,7 @@ def denoise_tiles(
     if scheduler is None and workers == 1:
         worker = Worker(job, device)
         # a pool of its own: it ends with the job, also with one that fails
-        with ThreadPoolExecutor(IN_FLIGHT) as pool, dask.config.set(scheduler="threads", pool=pool):
+        with ThreadPoolExecutor(in_flight(device)) as pool, dask.config.set(scheduler="threads", pool=pool):
             dask.compute(*(dask.delayed(worker.denoise)(one) for one in tiles))
         return peak_memory_mb()
     from distributed import Client, LocalCluster, as_completed  # a second to import, which most jobs would waste
@@ -171,7 +170,11 @@ def denoise_tiles(
     job = replace(job, threads=0 if scheduler else max(1, job.threads // workers))
     with contextlib.ExitStack() as stack:
         if scheduler is None:
-            options = {"threads_per_worker": IN_FLIGHT, "memory_limit": None, "dashboard_address": "127.0.0.1:0"}
+            options = {
+                "threads_per_worker": in_flight(device),
+                "memory_limit": None,
+                "dashboard_address": "127.0.0.1:0",
+            }
             scheduler = stack.enter_context(LocalCluster(n_workers=workers, **options)).scheduler_address
         try:
             client = stack.enter_context(Client(scheduler))

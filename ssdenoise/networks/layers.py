@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -124,6 +124,19 @@ class Shift(nn.Module):
         )
 
 
+def by_plane(pool: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Pool each plane of an image or a volume: torch's pooling of volumes does not repeat its bits on GPUs."""
+    if x.ndim == 4:
+        return pool(x)
+    pooled: Tensor
+    if x.is_contiguous():  # either way a view
+        pooled = pool(x.flatten(1, 2)).unflatten(1, x.shape[1:3])
+    else:
+        planes = x.transpose(1, 2)
+        pooled = pool(planes.flatten(0, 1)).unflatten(0, planes.shape[:2]).transpose(1, 2)
+    return pooled
+
+
 class Pool(nn.Module):
     """2x2 max-pooling in Y and X; never in Z, which is short and coarsely sampled in microscopy."""
 
@@ -132,10 +145,13 @@ class Pool(nn.Module):
         self.factor = (1, 2, 2)[-ndim:]
         # a pooling window must not reach past the own row: shift first (section 3 of the paper)
         self.shift = Shift(causal) if causal is not None and self.factor[causal] > 1 else None
-        self.pool = {2: functional.max_pool2d, 3: functional.max_pool3d}[ndim]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.pool(x if self.shift is None else self.shift(x), self.factor)
+        return by_plane(self.pool, x if self.shift is None else self.shift(x))
+
+    def pool(self, planes: Tensor) -> Tensor:
+        """Pool planes, shape (B, C, Y, X)."""
+        return functional.max_pool2d(planes, 2)
 
     def up(self, x: Tensor) -> Tensor:
         """Nearest-neighbour upsampling, the way back."""
@@ -158,10 +174,9 @@ class BlurPool(Pool):
     the features, which the rectifier leaves non-negative, so that the border counts its own values twice.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        mean = {2: functional.avg_pool2d, 3: functional.avg_pool3d}[x.ndim - 2]
-        padded = functional.pad(x, [p for f in reversed(self.factor) for p in (f - 1, f - 1)])
-        return mean(mean(self.pool(padded, self.factor, stride=1), self.factor, stride=1), self.factor)
+    def pool(self, planes: Tensor) -> Tensor:
+        largest = functional.max_pool2d(functional.pad(planes, (1, 1, 1, 1)), 2, stride=1)
+        return functional.avg_pool2d(functional.avg_pool2d(largest, 2, stride=1), 2)
 
     def reach(self, need: Interval) -> Interval:
         fine = super().reach(need)

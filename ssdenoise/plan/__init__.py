@@ -86,14 +86,15 @@ class Estimate:
         rate = self.rates.of(method, ndim, layout.shape[1])
         halo, stride = (0,) * (5 - ndim) + rate.halo, (1,) * (5 - ndim) + rate.stride
         passes = 1 + method.averages_pair
-        in_flight, largest = _tiles(layout, halo, stride, method, passes)
-        core, read = largest
-        most = piece_voxels(in_flight, min(job.granted("mem_mb"), 1e6), rate.bytes_per_voxel)
+        device = Device.elsewhere(int(job.granted("gpu")))
+        held, (core, read) = _tiles(layout, halo, stride, method, passes, device)
+        most = piece_voxels(held, min(job.granted("mem_mb"), 1e6), rate.bytes_per_voxel, device)
         pieces = [math.prod(extent(piece.read)[2:]) for piece in pieces_of(core, read, halo, stride, most)]
         overhead = sum(pieces) / math.prod(extent(core)[2:])
         voxels = math.prod(layout.shape) / layout.shape[1] / int(job.wildcards["slabs"])
         hours = passes * voxels * overhead / rate.voxels_per_second / 3600
-        return Needs(hours, PROCESS_MB + (in_flight + max(pieces) * rate.bytes_per_voxel) / 1e6)
+        network = max(pieces) * rate.bytes_per_voxel if device.kind == "cpu" else 0.0
+        return Needs(hours, PROCESS_MB + (held + network) / 1e6)
 
 
 def plan(configfile: Path, profile: Path, device: Device, *, rates: Path | None = None, root: Path = Path()) -> str:
@@ -159,14 +160,14 @@ def _layout(project: Project, name: str) -> Layout | None:
 
 @cache
 def _tiles(
-    layout: Layout, halo: tuple[int, ...], stride: tuple[int, ...], method: Method, passes: int
+    layout: Layout, halo: tuple[int, ...], stride: tuple[int, ...], method: Method, passes: int, device: Device
 ) -> tuple[int, tuple[Region, tuple[int, ...]]]:
     """Bytes of the tiles in flight, and the largest tile: its core in what is read of it, and the shape of that."""
     tiles = tiles_of(layout.shape, layout.shard, halo, stride)
     largest = max(tiles, key=lambda one: math.prod(extent(one.read)))
     itemsize = passes * np.dtype(layout.dtype).itemsize
     core = tuple(slice(c.start - r.start, c.stop - r.start) for c, r in zip(largest.core, largest.read, strict=True))
-    return tile_bytes(tiles, itemsize, method), (core, extent(largest.read))
+    return tile_bytes(tiles, itemsize, method, device), (core, extent(largest.read))
 
 
 def _volumes(estimate: Estimate) -> pd.DataFrame:

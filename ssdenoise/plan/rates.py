@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -18,12 +19,15 @@ from ssdenoise.intensity import Normalization
 from ssdenoise.methods import Batch, Method, Network, TrainedMethod
 from ssdenoise.model import Model, placeholder_noise
 from ssdenoise.provenance import canonical, digest, read_json, write_json
+from ssdenoise.train.loop import adam
 
 #: Repetitions of what is timed, after one that is not.
 ROUNDS = 3
 
-#: Side of the images that inference is timed on, in voxels ZYX: large enough to be as fast as on large ones.
-TIMED = (16, 256, 256)
+#: Images that inference is timed on, in voxels ZYX, and how many planes of them: large enough to be as fast as on large
+#: ones, which on a GPU takes as many voxels as pieces have there.
+TIMED = {"cpu": (16, 256, 256), "cuda": (32, 256, 256)}
+PLANES = {"cpu": 1, "cuda": 32}
 
 #: What `calibrate` might have found, for methods that take options from it.
 CALIBRATION = {"channels": [{"correlation": {"offsets": [[0, 0, 1]]}}]}
@@ -99,13 +103,14 @@ def measured(method: Method, ndim: int, channels: int, device: Device) -> Rate:
         step_seconds, step_bytes = _training(method, net, ndim, channels, device)
     net.eval()
     device.place_for_inference(net)
-    size = [ceil_to(n, s) for n, s in zip(TIMED[3 - ndim :], net.stride, strict=True)]
-    image = device.send_for_inference(torch.randn(1, channels, *size))
+    size = [ceil_to(n, s) for n, s in zip(TIMED[device.kind][3 - ndim :], net.stride, strict=True)]
+    images = PLANES[device.kind] if ndim == 2 else 1
+    noisy = device.send_for_inference(torch.randn(images, channels, *size))
     with torch.no_grad():
-        seconds = _timed(lambda: method.estimate(net, image), device)
+        seconds = _timed(lambda: method.estimate(net, noisy), device)
     net.cpu()
     model = Model(method, net, channels, ndim, Normalization((0.0,) * channels, (1.0,) * channels), "")
-    per_second = torch.tensor(size).prod().item() / seconds
+    per_second = images * math.prod(size) / seconds
     per_voxel = bytes_per_voxel(model)
     return Rate(device.name, step_seconds, step_bytes, per_second, per_voxel, tuple(net.halo), tuple(net.stride))
 
@@ -119,7 +124,7 @@ def _training(method: TrainedMethod, net: Network, ndim: int, channels: int, dev
     patch = [max(1, p // (s * f)) * s * f for p, s, f in zip(wanted, net.stride, factor, strict=True)]
     noisy = torch.randn(method.patches_per_step(ndim), channels, *patch)
     batch, rng = Batch(noisy, noisy.flip(0) if method.target else None), torch.Generator().manual_seed(0)
-    optimiser = torch.optim.Adam(net.parameters())
+    optimiser = adam(net, device)
 
     def step() -> None:
         with device.autocast():

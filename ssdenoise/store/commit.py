@@ -140,7 +140,8 @@ def _downsample(writer: ShardWriter, scale: Sequence[int], finer_scale: Sequence
         if writer.is_done(index):
             return
         fine = tuple(slice(r.start * s, min(r.stop * s, n)) for r, s, n in zip(region, step, source.shape, strict=True))
-        writer.write(index, to_dtype(_block_means(np.asarray(source[fine]), step), writer.layout.dtype))
+        means, _ = to_dtype(_block_means(np.asarray(source[fine]), step), writer.layout.dtype)
+        writer.write(index, means)
 
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(write, writer.regions()))

@@ -196,11 +196,15 @@ def voxels_digest(voxels: npt.NDArray[Any]) -> str:
     return digest(canonical([list(voxels.shape), str(voxels.dtype)]), little.reshape(-1).view(np.uint8).data)
 
 
-def to_dtype(values: npt.NDArray[np.floating], dtype: str) -> npt.NDArray[Any]:
-    """Values as `dtype`: for integers rounded to the nearest and clipped to the range."""
+def to_dtype(values: npt.NDArray[np.floating], dtype: str) -> tuple[npt.NDArray[Any], int]:
+    """Values as `dtype`, for integers rounded to the nearest and clipped to the range; and how many were clipped."""
     kind = np.dtype(dtype)
-    if kind.kind in "iu":
-        limits = np.iinfo(kind)
-        # in float64 the limits of all integer types up to 32 bits are exact
-        return np.clip(np.rint(values.astype(np.float64)), limits.min, limits.max).astype(kind)
-    return values.astype(kind)
+    if kind.kind not in "iu":
+        return values.astype(kind), 0
+    limits = np.iinfo(kind)
+    # a float32 holds all integers of up to 16 bits, a float64 the limits of those of up to 32
+    rounded = np.rint(values if kind.itemsize <= 2 else values.astype(np.float64))
+    if limits.min <= rounded.min() and rounded.max() <= limits.max:
+        return rounded.astype(kind), 0
+    clipped = int(np.count_nonzero((rounded < limits.min) | (rounded > limits.max)))
+    return np.clip(rounded, limits.min, limits.max).astype(kind), clipped

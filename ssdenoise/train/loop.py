@@ -51,17 +51,21 @@ def learning_rate(progress: float, peak: float, ramp_down: float) -> float:
     return peak
 
 
+def adam(net: nn.Module, device: Device) -> torch.optim.Adam:
+    """The optimiser; a GPU's time would go into launching many small kernels, did not one update all weights."""
+    return torch.optim.Adam(net.parameters(), betas=BETAS, fused=device.kind == "cuda")
+
+
 def exponential(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
     """Update of an exponential moving average; its decay grows up to `decay`, which forgets the first weights."""
 
     @torch.no_grad()
     def update(averages: Tensors, values: Tensors, number: Tensor | int) -> None:
         new = 1 - min(decay, (1 + int(number)) / (10 + int(number)))
-        for average, value in zip(averages, values, strict=True):
-            if average.is_floating_point():
-                average.lerp_(value, new)
-            else:
-                average.copy_(value)
+        if averages[0].is_floating_point():  # all are of one dtype
+            torch._foreach_lerp_(averages, values, new)
+        else:
+            torch._foreach_copy_(averages, values)
 
     return update
 
@@ -75,7 +79,7 @@ def optimise(
     """
     clock, checkpoint = Clock(), output / "checkpoint.safetensors"
     device.place(net)
-    optimiser = torch.optim.Adam(net.parameters(), betas=BETAS)
+    optimiser = adam(net, device)
     state: dict[str, nn.Module] = {"net": net}
     final = net
     if method.weight_average:

@@ -188,5 +188,10 @@ def test_blocks_that_are_no_whole_shard_are_refused(tmp_path: Path) -> None:
 
 def test_to_dtype_rounds_and_clips() -> None:
     values = np.array([-3.0, 0.5, 1.5, 254.6, 300.0])
-    assert to_dtype(values, "uint8").tolist() == [0, 0, 2, 255, 255]
-    assert to_dtype(values, "int16").tolist() == [-3, 0, 2, 255, 300]
+    for kind in (np.float32, np.float64):
+        found, clipped = to_dtype(values.astype(kind), "uint8")
+        assert (found.tolist(), found.dtype, clipped) == ([0, 0, 2, 255, 255], np.uint8, 2)
+        found, clipped = to_dtype(values.astype(kind), "int32")
+        assert (found.tolist(), found.dtype, clipped) == ([-3, 0, 2, 255, 300], np.int32, 0)
+    assert to_dtype(np.array([-(2.0**31) - 1, 2.0**31 - 1, 2.0**32]), "int32")[1] == 2
+    assert to_dtype(np.float32([-0.4, 65535.4, 65535.6]), "uint16")[0].tolist() == [0, 65535, 65535]
