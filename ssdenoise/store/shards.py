@@ -128,8 +128,8 @@ class ShardWriter:
                 f"shard {tuple(index)} of {self.store} is {extent(region)} {self.layout.dtype}, "
                 f"got {voxels.shape} {voxels.dtype}"
             )
-        staging = self._staging()
-        zarr.open_array(str(staging), mode="r+")[region] = voxels
+        staging, array = self._staging()
+        array[region] = voxels
         # from here on neither an earlier commit nor an earlier record speaks of what is there
         self.place.uncommit()
         self._record(index).unlink(missing_ok=True)
@@ -152,12 +152,13 @@ class ShardWriter:
     def _record(self, index: Sequence[int]) -> Path:
         return record_path(self.store, self.level, index)
 
-    def _staging(self) -> Path:
+    def _staging(self) -> tuple[Path, zarr.Array[Any]]:
         """Array of this thread's own, where a shard is encoded before it is renamed into place."""
-        if not hasattr(self._local, "path"):
-            self._local.path = self._create("staging")
-        path: Path = self._local.path
-        return path
+        if not hasattr(self._local, "staging"):
+            path = self._create("staging")
+            self._local.staging = path, zarr.open_array(str(path), mode="r+")
+        staging: tuple[Path, zarr.Array[Any]] = self._local.staging
+        return staging
 
     def _create(self, purpose: str) -> Path:
         path = self.records / f".{purpose}.{uuid.uuid4().hex}"
