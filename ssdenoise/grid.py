@@ -90,7 +90,7 @@ def bands(shape: Sequence[int], shard: Sequence[int], ends: Sequence[Sequence[in
         yield tuple(slice(a, b) for a, b in corner)
 
 
-def share(count: int, part: int, parts: int) -> range:
+def share_of(count: int, part: int, parts: int) -> range:
     """Positions 0..count-1 that belong to slab `part` of `parts`: contiguous and balanced to within one."""
     return range(count * part // parts, count * (part + 1) // parts)
 

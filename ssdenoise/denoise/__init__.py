@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 from collections.abc import Sequence
@@ -14,11 +15,11 @@ from ssdenoise.denoise.crew import DENOISED, UNCERTAINTY, Job, denoise_tiles, in
 from ssdenoise.denoise.pieces import bytes_per_voxel, spatial
 from ssdenoise.device import CPU, Device
 from ssdenoise.errors import ConfigError, FormatError
-from ssdenoise.grid import Tile, blocks, core_shape, extent, share, tile
+from ssdenoise.grid import Tile, blocks, core_shape, extent, share_of, tile
 from ssdenoise.methods import Method
 from ssdenoise.model import Model, load_model
 from ssdenoise.provenance import Clock, code_hash, digest, record, write_json
-from ssdenoise.store import Layout, ShardWriter, Volume, claim
+from ssdenoise.store import Layout, ShardWriter, Volume, claim, lock_of, share
 
 __all__ = ["DENOISED", "UNCERTAINTY", "denoise"]
 
@@ -83,8 +84,8 @@ def denoise(
     Notes
     -----
     Tiles are Dask tasks: while the network works on one, the next is read and the last is written. Shards found
-    finished from the same model, input, options and code are kept. Of two jobs that do the same slab, the second ends
-    with `InUseError`.
+    finished from the same model, input, options and code are kept, also where they were made with other memory. Of two
+    jobs that do the same slab, or that part the volume otherwise, the second ends with `InUseError`.
     """
     clock = Clock()
     volume, loaded = Volume(noisy), load_model(model)
@@ -96,13 +97,18 @@ def denoise(
     key = digest(dump(spec), *(each.digest for each in volumes), loaded.digest, code, device.kind)
     CPU.place_for_inference(loaded.net)  # as it will run, to see what memory that takes
     layouts = _layouts(spec, volume, loaded)
-    writers = [
-        ShardWriter(output / f"{product}.ome.zarr", layout, key, root=volume.root)
-        for product, layout in layouts.items()
-    ]
-    with claim(output / "slabs" / f"{slab}-of-{slabs}.lock"):
+    stores = [output / f"{product}.ome.zarr" for product in layouts]
+    work = f"jobs that denoise by {slabs} slabs, key {key[:12]}"
+    with contextlib.ExitStack() as locks:
+        locks.enter_context(claim(output / "slabs" / f"{slab}-of-{slabs}.lock"))
+        for store in stores:
+            locks.enter_context(share(lock_of(store), work))
+        writers = [
+            ShardWriter(store, layout, key, root=volume.root)
+            for store, layout in zip(stores, layouts.values(), strict=True)
+        ]
         tiles = tiles_of(volume.shape, volume.layout.shard, *spatial(loaded.net))
-        mine = [tiles[i] for i in share(len(tiles), slab, slabs)]
+        mine = [tiles[i] for i in share_of(len(tiles), slab, slabs)]
         done = [[w.is_done(index) for w in writers for index, _ in w.shards_of(t.core)] for t in mine]
         todo = [t for t, shards in zip(mine, done, strict=True) if not all(shards)]
         kept = sum(map(sum, done))
@@ -110,15 +116,16 @@ def denoise(
         each_mb = memory_mb if scheduler or workers == 1 else (memory_mb - PROCESS_MB) / workers
         held = tile_bytes(tiles, sum(each.array.dtype.itemsize for each in volumes), loaded.method, device)
         job = Job(
-            tuple(each.path for each in volumes),
-            model,
-            output,
-            tuple(layouts.items()),
-            key,
-            spec.empty_below,
-            piece_voxels(held, each_mb, bytes_per_voxel(loaded), device),
-            int(device.kind == "cuda"),
-            device.threads,
+            noisy=tuple(each.path for each in volumes),
+            model=model,
+            output=output,
+            layouts=tuple(layouts.items()),
+            key=key,
+            work=work,
+            empty_below=spec.empty_below,
+            piece_voxels=piece_voxels(held, each_mb, bytes_per_voxel(loaded), device),
+            gpu=int(device.kind == "cuda"),
+            threads=device.threads,
         )
         peak = denoise_tiles(job, todo, device, workers, scheduler)
         provenance = record(

@@ -22,7 +22,7 @@ from ssdenoise.errors import ConfigError
 from ssdenoise.grid import Region, Tile
 from ssdenoise.model import load_model
 from ssdenoise.provenance import Clock, peak_memory_mb
-from ssdenoise.store import Layout, ShardWriter, Volume, to_dtype
+from ssdenoise.store import Layout, ShardWriter, Volume, lock_of, share, to_dtype
 
 #: Tiles in flight for each network that a worker runs: one being read, one in the network, one being written.
 IN_FLIGHT = 3
@@ -51,6 +51,8 @@ class Job:
         Of each product.
     key : str
         That the shards are recorded under.
+    work : str
+        That the stores are shared under.
     empty_below : float or None
         Shards that are nowhere as bright as this are copied.
     piece_voxels : int
@@ -67,6 +69,7 @@ class Job:
     output: Path
     layouts: tuple[tuple[str, Layout], ...]
     key: str
+    work: str
     empty_below: float | None
     piece_voxels: int
     gpu: int
@@ -189,7 +192,11 @@ def denoise_tiles(
 
 def _on_worker(job: Job, one: Tile) -> float:
     """Denoise a tile in a worker's process; returns its peak of memory so far, in MB."""
-    _worker(job).denoise(one)
+    with contextlib.ExitStack() as locks:
+        # a worker of a scheduler outlives the job: nobody commits while it writes
+        for product, _ in job.layouts:
+            locks.enter_context(share(lock_of(job.output / f"{product}.ome.zarr"), job.work))
+        _worker(job).denoise(one)
     return peak_memory_mb()
 
 

@@ -5,7 +5,7 @@ A store under construction has its arrays but no root `zarr.json`; no reader ope
 `Volume` reads a finished store.
 """
 
-from ssdenoise.store.claims import claim, lock_of
+from ssdenoise.store.claims import claim, lock_of, share
 from ssdenoise.store.commit import WHITE, Metadata, commit
 from ssdenoise.store.shards import (
     AXES,
@@ -32,6 +32,7 @@ __all__ = [
     "lock_of",
     "record_path",
     "records_of",
+    "share",
     "to_dtype",
     "voxels_digest",
 ]

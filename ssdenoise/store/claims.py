@@ -5,9 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 import platform
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from ssdenoise.errors import InUseError
 from ssdenoise.store.shards import records_of
@@ -16,6 +18,10 @@ from ssdenoise.store.shards import records_of
 def lock_of(store: Path) -> Path:
     """The file that stands for a whole store."""
     return records_of(store) / "lock"
+
+
+#: Seconds that jobs which may share something wait for the one that is just entering its name.
+PATIENCE = 10.0
 
 
 @contextmanager
@@ -30,7 +36,7 @@ def claim(path: Path) -> Iterator[None]:
     Raises
     ------
     InUseError
-        If another job has it.
+        If another job has it, alone or shared.
 
     Notes
     -----
@@ -39,15 +45,63 @@ def claim(path: Path) -> Iterator[None]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise InUseError(
-                f"{path.parent} is being written by {file.read() or 'another job'}; wait until it is done, or stop it"
-            ) from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()}")
-        file.flush()
+        if not _locked(file, fcntl.LOCK_EX):
+            raise _in_use(path, file)
+        _enter(file, f"process {os.getpid()} on {platform.node()}")
         yield
         file.truncate(0)
+
+
+@contextmanager
+def share(path: Path, work: str) -> Iterator[None]:
+    """Be one of the jobs that write parts of the same, by the same plan.
+
+    Parameters
+    ----------
+    path : Path
+        As for `claim`.
+    work : str
+        What is done, and how it is parted: jobs of the same work may share it, and no others.
+
+    Raises
+    ------
+    InUseError
+        If another job has claimed it, or jobs of other work share it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+") as file:
+        patient = time.monotonic() + PATIENCE
+        while True:
+            if _locked(file, fcntl.LOCK_EX):  # nobody else: enter the work
+                _enter(file, work)
+            if _locked(file, fcntl.LOCK_SH):
+                file.seek(0)
+                if file.read() == work:
+                    break
+                raise _in_use(path, file)
+            if time.monotonic() > patient:
+                raise _in_use(path, file)
+            time.sleep(0.05)
+        yield
+
+
+def _locked(file: IO[str], kind: int) -> bool:
+    """Lock a file, if nobody is in the way."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _enter(file: IO[str], what: str) -> None:
+    file.truncate(0)
+    file.write(what)
+    file.flush()
+
+
+def _in_use(path: Path, file: IO[str]) -> InUseError:
+    file.seek(0)
+    return InUseError(
+        f"{path.parent} is being written by {file.read() or 'another job'}; wait until it is done, or stop it"
+    )

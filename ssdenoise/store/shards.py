@@ -70,9 +70,10 @@ class ShardWriter:
 
     Notes
     -----
-    Beside the store lies a folder `NAME.shards` with a small record for each finished shard: the key, the size of its
-    file, the digest of its voxels and their intensities. A shard is encoded in a staging array and renamed into place,
-    or sent away. A kill between any two steps leaves a shard without a record, never a record without its shard.
+    A store that has a writer is not finished: an earlier commit is withdrawn. Beside the store lies a folder
+    `NAME.shards` with a small record for each finished shard: the key, the size of its file, the digest of its voxels
+    and their intensities. A shard is encoded in a staging array and renamed into place, or sent away. A kill between
+    any two steps leaves a shard without a record, never a record without its shard.
     """
 
     def __init__(self, store: str | Path, layout: Layout, key: str, level: int = 0, *, root: str | None = None) -> None:
@@ -83,6 +84,8 @@ class ShardWriter:
         self.records.mkdir(parents=True, exist_ok=True)
         self._local = threading.local()
         metadata = self._create("metadata")
+        # from here on no earlier commit speaks of what is there
+        self.place.uncommit()
         self.place.describe(level, (metadata / "zarr.json").read_text())
         shutil.rmtree(metadata)
 
@@ -130,8 +133,7 @@ class ShardWriter:
             )
         staging, array = self._staging()
         array[region] = voxels
-        # from here on neither an earlier commit nor an earlier record speaks of what is there
-        self.place.uncommit()
+        # from here on no earlier record speaks of what is there
         self._record(index).unlink(missing_ok=True)
         # zarr keeps no file for a shard of nothing but the fill value
         size = self.place.take(self.level, index, staging.joinpath("c", *map(str, index)))
@@ -198,13 +200,14 @@ def voxels_digest(voxels: npt.NDArray[Any]) -> str:
 
 
 def to_dtype(values: npt.NDArray[np.floating], dtype: str) -> tuple[npt.NDArray[Any], int]:
-    """Values as `dtype`, for integers rounded to the nearest and clipped to the range; and how many were clipped."""
+    """Values as `dtype`, clipped to its range, for integers rounded to the nearest; and how many were clipped."""
     kind = np.dtype(dtype)
-    if kind.kind not in "iu":
+    if kind == np.float32 or kind == np.float64:
         return values.astype(kind), 0
-    limits = np.iinfo(kind)
+    limits = np.finfo(kind) if kind.kind == "f" else np.iinfo(kind)
     # a float32 holds all integers of up to 16 bits, a float64 the limits of those of up to 32
-    rounded = np.rint(values if kind.itemsize <= 2 else values.astype(np.float64))
+    exact = values if kind.itemsize <= 2 else values.astype(np.float64)
+    rounded = exact if kind.kind == "f" else np.rint(exact)
     if limits.min <= rounded.min() and rounded.max() <= limits.max:
         return rounded.astype(kind), 0
     clipped = int(np.count_nonzero((rounded < limits.min) | (rounded > limits.max)))

@@ -58,8 +58,8 @@ class Sampler:
     -----
     Volumes are cut into cells of a patch's size. A few cells are held out for validation, and training patches that
     touch one are drawn again. Of a scene of few cells none is held out, as little would be left beside it; if there are
-    no others, validation is on what training sees. Patches are cut from what the pool holds, each voxel as
-    likely as any other.
+    no others, validation is on what training sees. Patches are cut from the parts that the pool holds, each as often as
+    it is large; none lies across two parts, so that voxels near the ends of a part are drawn less often.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Sampler:
         while len(pairs) < self.patches:
             part, volumes = held[int(rng.choice(len(held), p=share)) if len(held) > 1 else 0]
             if (place := self._place(part, rng)) is None:
-                continue  # hardly a patch of this part touches no held-out cell
+                continue  # few patches of this part touch no held-out cell
             within = tuple(a - s.start for a, s in zip(place, part.region, strict=True))
             pairs.append(self._pair(volumes, part.scene, within, rng, augment=True))
         return self._collate(pairs), torch.Generator().manual_seed(int(rng.integers(2**63)))
@@ -155,6 +155,12 @@ class Sampler:
             else:
                 frames = min(t, FRAMES) if self.still else 1
                 parts += parts_of(scene, (t, *size), volumes[0].layout.shard[2:], self.patch, frames)
+        # a small part may be covered by held-out cells
+        rng = stream(self.spec.seed, self.spec.dataset, "room")
+        roomy = [part for part in parts if self._place(part, rng) is not None]
+        if not roomy:
+            self.held_out = set()
+        parts = roomy or parts
         voxel = max(b // math.prod(volumes[0].shape) for b, volumes in zip(bytes_of, self.scenes, strict=True))
         largest = voxel * self.scenes[0][0].shape[1] * max(part.voxels for part in parts)
         held = len(parts) if sum(bytes_of) <= POOL_BYTES else max(1, POOL_BYTES // largest)

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssdenoise.grid import bands, blocks, core_shape, extent, share, tile
+from ssdenoise.grid import bands, blocks, core_shape, extent, share_of, tile
 from tests.strategies import Tiling, tilings
 
 
@@ -68,7 +68,7 @@ def test_planes_are_cut_between_planes_first() -> None:
 
 @given(st.integers(0, 100), st.integers(1, 20))
 def test_slabs_share_everything_evenly(count: int, parts: int) -> None:
-    slabs = [share(count, part, parts) for part in range(parts)]
+    slabs = [share_of(count, part, parts) for part in range(parts)]
     assert [i for slab in slabs for i in slab] == list(range(count))
     assert max(map(len, slabs)) - min(map(len, slabs)) <= 1
 

@@ -181,6 +181,18 @@ def test_a_part_without_room_is_left_for_another(tmp_path: Path, monkeypatch: py
     assert all((sampler.batch(step)[0].noisy == 1).all() for step in range(20))
 
 
+def test_parts_without_room_do_not_stop_a_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The window holds one part at a time."""
+    monkeypatch.setattr(sampling, "POOL_BYTES", 1)
+    spec = spec_for("n2v", patch=(1, 16, 16))
+    volumes = [make_store(tmp_path, f"{i}", np.full((1, 1, 1, 20, 20), i, np.uint16)) for i in range(2)]
+    for held in ({(0, 0, 0, 0, 0)}, {(0, 0, 0, 0, 0), (1, 0, 0, 0, 0)}):
+        monkeypatch.setattr(Sampler, "_chosen_cells", lambda self, held=held: ([(0, 0, 0, 0, 0)], held))
+        sampler = Sampler(spec, spec.method, [[volume] for volume in volumes], UNITS, (4, 4))  # type: ignore[arg-type]
+        seen = {float(sampler.batch(step)[0].noisy.max()) for step in range(0, 300, 10)}
+        assert seen == ({1.0} if len(held) == 1 else {0.0, 1.0})
+
+
 def test_a_group_trains_one_model_and_denoises_each(tmp_path: Path) -> None:
     found = project(tmp_path, "dataset\tnoisy\tgroup\na\ta.npy\tg\nb\ta.npy\tg\nc\ta.npy\t\nd\ta.npy\t\n")
     assert found.trained() == ["g", "c", "d"]

@@ -12,7 +12,19 @@ import zarr
 from yaozarrs import validate_zarr_store
 
 from ssdenoise.errors import FormatError, InUseError, MissingInputError
-from ssdenoise.store import Layout, Metadata, ShardWriter, Volume, claim, commit, records_of, shards, to_dtype
+from ssdenoise.store import (
+    Layout,
+    Metadata,
+    ShardWriter,
+    Volume,
+    claim,
+    claims,
+    commit,
+    records_of,
+    shards,
+    share,
+    to_dtype,
+)
 from ssdenoise.verify import verify
 from tests.conftest import make_store, scene
 
@@ -55,6 +67,29 @@ def test_a_store_without_commit_record_is_not_opened(tmp_path: Path) -> None:
     write(tmp_path / "v.ome.zarr", np.ones((1, 1, 4, 8, 8), np.uint8))
     with pytest.raises(MissingInputError, match="no finished store"):
         Volume(tmp_path / "v.ome.zarr")
+
+
+def test_a_writer_withdraws_the_commit_before_anything_changes(tmp_path: Path) -> None:
+    store = tmp_path / "v.ome.zarr"
+    layout = write(store, np.ones((1, 1, 4, 64, 64), np.uint8))
+    commit(store, layout, "k", META, {})
+    ShardWriter(store, Layout.fit((1, 1, 4, 96, 96), "uint16", (2, 64, 64), (4, 64, 64)), "other")
+    with pytest.raises(MissingInputError, match="no finished store"):
+        Volume(store)
+
+
+def test_jobs_of_the_same_work_share_and_others_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "PATIENCE", 0.1)
+    path = tmp_path / "lock"
+    with share(path, "2 slabs"), share(path, "2 slabs"):
+        with pytest.raises(InUseError, match="written by 2 slabs"), share(path, "3 slabs"):
+            pass
+        with pytest.raises(InUseError, match="written by 2 slabs"), claim(path):
+            pass
+    with share(path, "3 slabs"):
+        pass
+    with claim(path), pytest.raises(InUseError, match="written by process"), share(path, "3 slabs"):
+        pass
 
 
 def test_two_jobs_cannot_write_the_same_and_a_killed_one_is_forgotten(tmp_path: Path) -> None:
@@ -167,18 +202,6 @@ def test_a_shard_killed_between_file_and_record_is_not_done(tmp_path: Path, monk
     assert not ShardWriter(tmp_path / "v.ome.zarr", layout, "old").is_done(index)
 
 
-def test_writing_a_shard_withdraws_an_earlier_commit(tmp_path: Path) -> None:
-    voxels = scene((1, 1, 4, 130, 130)).astype(np.uint16)
-    layout = write(tmp_path / "v.ome.zarr", voxels, key="old")
-    commit(tmp_path / "v.ome.zarr", layout, "old", META, {})
-    writer = ShardWriter(tmp_path / "v.ome.zarr", layout, "new")
-    assert Volume(tmp_path / "v.ome.zarr").shape == voxels.shape
-    index, region = next(writer.regions())
-    writer.write(index, voxels[region])
-    with pytest.raises(MissingInputError, match="no finished store"):
-        Volume(tmp_path / "v.ome.zarr")
-
-
 def test_blocks_that_are_no_whole_shard_are_refused(tmp_path: Path) -> None:
     layout = Layout.fit((1, 1, 4, 130, 130), "uint8", (2, 64, 64), (4, 128, 128))
     writer = ShardWriter(tmp_path / "v.ome.zarr", layout, "k")
@@ -194,4 +217,6 @@ def test_to_dtype_rounds_and_clips() -> None:
         found, clipped = to_dtype(values.astype(kind), "int32")
         assert (found.tolist(), found.dtype, clipped) == ([-3, 0, 2, 255, 300], np.int32, 0)
     assert to_dtype(np.array([-(2.0**31) - 1, 2.0**31 - 1, 2.0**32]), "int32")[1] == 2
+    found, clipped = to_dtype(np.float32([-70000, 0.1, 65504]), "float16")
+    assert (found.tolist(), clipped) == (np.float16([-65504, 0.1, 65504]).tolist(), 1)
     assert to_dtype(np.float32([-0.4, 65535.4, 65535.6]), "uint16")[0].tolist() == [0, 65535, 65535]
