@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,12 +20,12 @@ from ssdenoise.config.models import TrainSpec
 from ssdenoise.config.specs import CalibrateSpec, DenoiseSpec, Storage
 from ssdenoise.denoise import crew, denoise
 from ssdenoise.denoise.pieces import estimate
-from ssdenoise.errors import FormatError, MissingInputError
+from ssdenoise.errors import FormatError, InUseError, MissingInputError
 from ssdenoise.methods import METHODS
 from ssdenoise.model import load_model
-from ssdenoise.store import ShardWriter, Volume
+from ssdenoise.store import ShardWriter, Volume, claims
 from ssdenoise.train import Scene, train
-from tests.conftest import CPU, make_store, scene
+from tests.conftest import CPU, ROOT, make_store, scene
 
 SPEC = DenoiseSpec(denoised_dtype="same")
 FLOAT = DenoiseSpec(denoised_dtype="float32")
@@ -115,6 +119,40 @@ def test_slabs_give_the_same_bits(name: str, counts: Volume, tmp_path: Path, mon
             Volume(tmp_path / "out1" / "uncertainty.ome.zarr").digest
             == Volume(tmp_path / "out3" / "uncertainty.ome.zarr").digest
         )
+
+
+def test_jobs_that_would_write_into_each_other_are_refused(
+    counts: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first is a process that waits at its first shard until it is let go."""
+    monkeypatch.setattr(claims, "PATIENCE", 0.1)
+    model, output = make_model(tmp_path, counts, "n2v", 2), tmp_path / "out"
+    denoise(SPEC, counts.path, model, output, CPU, slab=1, slabs=2)
+    code = (
+        "import time; from pathlib import Path; from ssdenoise.config.specs import DenoiseSpec\n"
+        "from ssdenoise.denoise import denoise\nfrom ssdenoise.store import ShardWriter\n"
+        "go, write = Path('go'), ShardWriter.write\n"
+        "def wait(*a, **k):\n  Path('here').touch()\n  while not go.exists(): time.sleep(0.01)\n  write(*a, **k)\n"
+        "ShardWriter.write = wait\n"
+        f"arguments = DenoiseSpec(denoised_dtype='same'), Path({str(counts.path)!r}), Path('model'), Path('out')\n"
+        "denoise(*arguments, slab=0, slabs=2)\n"
+    )
+    first = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    while not (tmp_path / "here").exists():
+        assert first.poll() is None
+        time.sleep(0.05)
+    with pytest.raises(InUseError, match=rf"by process {first.pid} on"):
+        denoise(SPEC, counts.path, model, output, CPU, slab=0, slabs=2)
+    with pytest.raises(InUseError, match="by jobs that denoise by 2 slabs"):
+        denoise(SPEC, counts.path, model, output, CPU, slab=0, slabs=1)
+    with pytest.raises(InUseError, match="by jobs that denoise by 2 slabs"):
+        denoise(FLOAT, counts.path, model, output, CPU, slab=1, slabs=2)
+    with pytest.raises(InUseError, match="by jobs that denoise by 2 slabs"):
+        commit(counts.path, [output / "slabs" / f"{k}-of-2.json" for k in (1, 1)], "denoised", output)
+    denoise(SPEC, counts.path, model, output, CPU, slab=1, slabs=2)
+    (tmp_path / "go").touch()
+    assert first.wait() == 0
+    assert commit(counts.path, [output / "slabs" / f"{k}-of-2.json" for k in (0, 1)], "denoised", output)
 
 
 def test_a_killed_job_keeps_its_finished_shards(
