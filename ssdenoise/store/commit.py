@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -147,9 +148,10 @@ def _downsample(writer: ShardWriter, scale: Sequence[int], finer_scale: Sequence
         list(pool.map(write, writer.regions()))
 
 
-def _block_means(voxels: npt.NDArray[Any], step: Sequence[int]) -> npt.NDArray[np.float64]:
-    """Means over blocks of one or two voxels along each axis; the last voxel of an odd axis counts twice."""
-    exact = np.int64 if voxels.dtype.kind in "iu" else np.float64
+def _block_means(voxels: npt.NDArray[Any], step: Sequence[int]) -> npt.NDArray[np.floating]:
+    """Means over blocks of one or two voxels along each axis, exact; the last voxel of an odd axis counts twice."""
+    integer, short = voxels.dtype.kind in "iu", voxels.dtype.itemsize <= 2
+    sums = np.dtype((np.int32 if short else np.int64) if integer else np.float64)
     for axis, s in enumerate(step):
         if s == 1:
             continue
@@ -157,8 +159,9 @@ def _block_means(voxels: npt.NDArray[Any], step: Sequence[int]) -> npt.NDArray[n
         odd = voxels[(slice(None),) * axis + (slice(1, None, 2),)]
         if odd.shape != even.shape:
             odd = np.concatenate([odd, voxels[(slice(None),) * axis + (slice(-1, None),)]], axis=axis)
-        voxels = np.add(even, odd, dtype=exact)
-    return voxels / np.prod(step)
+        voxels = np.add(even, odd, dtype=sums)
+    means: npt.NDArray[np.floating] = voxels.astype(np.float32 if integer and short else np.float64)
+    return means / np.asarray(math.prod(step), means.dtype)
 
 
 def _ome(metadata: Metadata, scales: Sequence[Sequence[int]], totals: Sequence[Intensities]) -> dict[str, Any]:
