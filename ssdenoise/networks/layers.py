@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -68,18 +68,23 @@ class Conv(nn.Module):
         nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
         self.norm = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}[ndim](outputs) if batch_norm else None
         self.fused = False
+        self.upsampled = 0  # channels of the input that are upsampled, if they are and `of_upsampled` pays
+        self._coarse_kernel: tuple[Tensor, Tensor] | None = None  # once the weights are fixed
 
     def fuse(self) -> None:
         """Take the normalisation into the weights, for inference only; on CPUs the rectifier joins the convolution."""
         if self.norm is not None:
             self.conv, self.norm = fuse_conv_bn_eval(self.conv, self.norm), None
         self.fused = torch.backends.mkldnn.is_available()
+        if self.upsampled:
+            with torch.no_grad():
+                self._coarse_kernel = self._coarse()
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.ahead:
-            x = functional.pad(x, self.ahead)
         if self.fused and x.device.type == "cpu":
             return self._fused(x)
+        if self.ahead:
+            x = functional.pad(x, self.ahead)
         if self.slope is None and torch.is_autocast_enabled(x.device.type):
             # what comes out is a mean or a variance: the eight bits of bfloat16 are too few
             with torch.autocast(x.device.type, enabled=False):
@@ -90,12 +95,69 @@ class Conv(nn.Module):
             y = self.norm(y)
         return y if self.slope is None else functional.leaky_relu_(y, self.slope)
 
+    def expects(self, upsampled: int) -> None:
+        """Learn that so many channels of the input are upsampled, to take the shorter way if it is one."""
+        beside = self.conv.in_channels - upsampled
+        if self.norm is None and 4 * (upsampled + 4 * beside) < 6 * (upsampled + beside):
+            self.upsampled = upsampled
+
+    def of_upsampled(self, x: Tensor, beside: Tensor, up: Callable[[Tensor], Tensor]) -> Tensor:
+        """What `forward` gives of an image upsampled two times in Y and X beside a finer one.
+
+        Where that pays, computed at the coarse resolution: a row of three fine voxels lies in two coarse ones, of which
+        nearest-neighbour upsampling repeats the values, so that the kernel's nine weights are added up to four, another
+        four for each of the four places of a fine voxel in its coarse one. The finer image, of few channels, takes part
+        as four coarse ones.
+
+        Parameters
+        ----------
+        x : Tensor of shape (B, C, [Z,] Y, X)
+        beside : Tensor of shape (B, C', [Z,] 2 * Y, 2 * X)
+        up : callable
+            The upsampling.
+        """
+        if not (self.upsampled and x.device.type == "cpu" and (self.training or self.fused)):
+            return self.forward(torch.cat([up(x), beside], dim=1))
+        quarters = beside.unflatten(-1, (-1, 2)).unflatten(-3, (-1, 2)).movedim((-3, -1), (2, 3)).flatten(1, 3)
+        x = torch.cat([x, quarters.contiguous(memory_format=layout_of(x))], dim=1)
+        in_plane = x.ndim - 4
+        if self.causal is not None and self.causal < in_plane:
+            x = functional.pad(x, self.ahead)
+        kernel, bias = self._coarse_kernel or self._coarse()
+        padding = (*self.conv.padding[:-2], 1, 1)
+        if self.fused:
+            y = self._pointwise(x, kernel, bias, padding)
+        else:
+            y = {4: functional.conv2d, 5: functional.conv3d}[x.ndim](x, kernel, bias, padding=padding)
+            y = y if self.slope is None else functional.leaky_relu_(y, self.slope)
+        fine: Tensor = _Interleave.apply(  # type: ignore[no-untyped-call]
+            y, self.causal != in_plane, self.causal != in_plane + 1
+        )
+        return fine
+
+    def _coarse(self) -> tuple[Tensor, Tensor]:
+        """Kernel and bias at the coarse resolution; output channels by place Y, X of the fine voxel."""
+        weight, bias = self.conv.weight, self.conv.bias
+        assert bias is not None
+        ndim = weight.ndim - 2
+        y, x = (_places(axis == self.causal).to(weight) for axis in (ndim - 2, ndim - 1))
+        repeated = torch.einsum("ptu,qsv,oc...ts->pqoc...uv", y.sum(-1), x.sum(-1), weight[:, : self.upsampled])
+        beside = torch.einsum("ptua,qsvb,oc...ts->pqocab...uv", y, x, weight[:, self.upsampled :])
+        return torch.cat([repeated.flatten(0, 2), beside.flatten(3, 5).flatten(0, 2)], dim=1), bias.repeat(4)
+
     def _fused(self, x: Tensor) -> Tensor:
         """Convolution and rectifier in one pass over memory: what `torch.compile` makes of them, without compiling."""
-        conv = self.conv
+        weight, bias, padding = self.conv.weight, self.conv.bias, self.conv.padding
+        if self.causal == 0 and self.ahead and len(x) == 1:
+            # padded at both ends by the convolution itself, and cut: a view, where padding beforehand is a copy
+            y = self._pointwise(x, weight, bias, (self.kernel[0] - 1, *padding[1:]))
+            return y.narrow(2, 0, x.shape[2])
+        return self._pointwise(functional.pad(x, self.ahead) if self.ahead else x, weight, bias, padding)
+
+    def _pointwise(self, x: Tensor, weight: Tensor, bias: Tensor | None, padding: object) -> Tensor:
         kind, scalars = ("none", []) if self.slope is None else ("leaky_relu", [self.slope])
-        geometry = conv.padding, conv.stride, conv.dilation, conv.groups
-        y: Tensor = torch.ops.mkldnn._convolution_pointwise(x, conv.weight, conv.bias, *geometry, kind, scalars, "")
+        geometry = padding, self.conv.stride, self.conv.dilation, self.conv.groups
+        y: Tensor = torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *geometry, kind, scalars, "")
         return y
 
     def reach(self, need: Interval) -> Interval:
@@ -103,6 +165,60 @@ class Conv(nn.Module):
             (a - k + 1, b) if axis == self.causal else (a - k // 2, b + k // 2)
             for axis, (k, (a, b)) in enumerate(zip(self.kernel, need, strict=True))
         )
+
+
+def _places(causal: bool) -> Tensor:
+    """Where the taps of three along an axis lie in coarse voxels, shape (place, tap, coarse tap, half).
+
+    A fine voxel is the first or the second half of its coarse one (its place). A tap of its kernel falls on either half
+    of that coarse voxel or of the one before; of the second half, where the kernel looks ahead, of that or the next.
+    """
+    found = torch.zeros(2, 3, 2, 2)
+    for place in range(2):
+        for tap in range(3):
+            coarse, half = divmod(place + tap - (2 if causal else 1), 2)
+            found[place, tap, coarse + (1 if causal else 1 - place), half] = 1
+    return found
+
+
+class _Interleave(torch.autograd.Function):
+    """Fine voxels from the outputs of `Conv.of_upsampled`, shape (B, 4 * C, [Z,] Y + 1, X + 1), by place.
+
+    Of axes that the kernel looks ahead along, second halves are one coarse voxel further.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, ahead_y: bool, ahead_x: bool) -> Tensor:
+        ctx.ahead, ctx.shape, ctx.layout = (ahead_y, ahead_x), y.shape, layout_of(y)
+        size = [y.shape[0], y.shape[1] // 4, *y.shape[2:-2], 2 * (y.shape[-2] - 1), 2 * (y.shape[-1] - 1)]
+        fine = y.new_empty(size).contiguous(memory_format=ctx.layout)
+        for part, place in _Interleave.parts(y, fine, ctx.ahead):
+            place.copy_(part)
+        return fine
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        y = gradients[0].new_zeros(ctx.shape).contiguous(memory_format=ctx.layout)
+        for part, place in _Interleave.parts(y, gradients[0], ctx.ahead):
+            part.copy_(place)
+        return y, None, None
+
+    @staticmethod
+    def parts(y: Tensor, fine: Tensor, ahead: Sequence[bool]) -> Iterator[tuple[Tensor, Tensor]]:
+        rows, columns = y.shape[-2] - 1, y.shape[-1] - 1
+        for number, part in enumerate(y.chunk(4, dim=1)):
+            place = divmod(number, 2)
+            first = [p * a for p, a in zip(place, ahead, strict=True)]
+            yield (
+                part[..., first[0] : first[0] + rows, first[1] : first[1] + columns],
+                fine[..., place[0] :: 2, place[1] :: 2],
+            )
+
+
+def layout_of(x: Tensor) -> torch.memory_format:
+    """Order in memory: channels last or first."""
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}[x.ndim]
+    return last if x.is_contiguous(memory_format=last) and not x.is_contiguous() else torch.contiguous_format
 
 
 class Shift(nn.Module):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, cast
 
-import torch
 from torch import Tensor, nn
 
 from ssdenoise.networks.layers import BlurPool, Chain, Conv, Interval, Network, Pool, halo_of
@@ -87,6 +86,7 @@ class UNet(nn.Module):
                 [chain((up if scale < depth - 1 else w) + w, up, up) for scale in range(depth - 1, 0, -1)]
                 + [chain((up if depth > 1 else w) + inputs, *head)]
             )
+            self.decoder[-1][0].expects(upsampled=up if depth > 1 else w)  # type: ignore[index]
         else:
             widths = [width * 2**scale for scale in range(depth + 1)]
             self.encoder = nn.ModuleList(
@@ -114,10 +114,9 @@ class UNet(nn.Module):
             x = self.pool(x)
         x = self.bottom(x)
         for scale, decode in zip(reversed(range(self.depth)), self.decoder, strict=True):
-            x = self.pool.up(x)
-            if scale or self.top_skip:
-                x = torch.cat([x, skips.pop()], dim=1)
-            for layer in decode:  # type: ignore[attr-defined]
+            first, *others = cast("Iterable[Conv]", decode)
+            x = first.of_upsampled(x, skips.pop(), self.pool.up) if scale or self.top_skip else first(self.pool.up(x))
+            for layer in others:
                 x = layer(x)  # one by one, which lets go of what comes before: the peak of memory is here
         return x
 

@@ -10,8 +10,8 @@ from torch.nn import functional
 from ssdenoise.grid import ceil_to
 from ssdenoise.methods import METHODS
 from ssdenoise.networks import BlindSpot, BlockMean, Network, Plain, Planes, UNet
-from ssdenoise.networks.layers import BlurPool
-from tests.conftest import NOISE
+from ssdenoise.networks.layers import BlurPool, Conv, Pool
+from tests.conftest import CPU, NOISE
 
 #: Channels: how far a network sees does not depend on them, how long the tests take does.
 WIDTH = {2: 4, 3: 1}
@@ -176,3 +176,32 @@ def test_paper_networks_have_the_published_sizes() -> None:
     assert nets["n2n"].halo == (128, 128)
     assert nets["neighbor2neighbor"].halo == (128, 128)
     assert nets["hqssl"].halo == (288, 288)
+
+
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize(("ndim", "causal"), [(2, None), (2, 0), (2, 1), (3, None), (3, 0), (3, 1), (3, 2)])
+def test_at_the_coarse_resolution_a_convolution_gives_the_same(ndim: int, causal: int | None, flat: bool) -> None:
+    """Of an upsampled image beside a finer one: values and gradients, in training and fused."""
+    conv, pool = Conv(ndim, 10, 5, causal=causal, flat=flat), Pool(ndim)
+    torch.nn.init.normal_(conv.conv.bias)  # type: ignore[arg-type]
+    conv.expects(upsampled=9)
+    assert conv.upsampled == 9
+    z = (3,) * (ndim - 2)
+    inputs = [torch.randn(2, 9, *z, 4, 5, requires_grad=True), torch.randn(2, 1, *z, 8, 10, requires_grad=True)]
+
+    def answers() -> list[torch.Tensor]:
+        found = conv.of_upsampled(*inputs, pool.up)
+        weights = torch.arange(found.numel()).view_as(found).sin()
+        return [found, *torch.autograd.grad((weights * found).sum(), [*inputs, *conv.parameters()])]
+
+    conv.eval()
+    expected = answers()
+    conv.train()
+    for a, b in zip(answers(), expected, strict=True):
+        assert (a - b).abs().max() < 1e-4 * b.std()
+    conv.eval()
+    CPU.place_for_inference(conv)
+    for batch in (2, 1):
+        with torch.no_grad():
+            fused = conv.of_upsampled(*(CPU.send_for_inference(x[:batch]) for x in inputs), pool.up)
+        assert (fused - expected[0][:batch]).abs().max() < 1e-4 * expected[0].std()
