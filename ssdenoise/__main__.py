@@ -246,6 +246,12 @@ def inspect(
 def plan(
     configfile: Annotated[Path, typer.Option(help="The configuration.")] = Path("config/config.yaml"),
     profile: Annotated[Path, typer.Option(help="Folder of the Snakemake profile.")] = Path("workflow/profiles/default"),
+    config: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE", help="In place of the configuration's, such as `data=FOLDER`; may be repeated."
+        ),
+    ] = None,
     rates: Annotated[
         Path | None,
         typer.Option(help="JSON file of rates measured before; those that it lacks are measured and added."),
@@ -259,7 +265,7 @@ def plan(
 
     logging.disable()  # the device is in the text
     device = Device.granted(gpu, threads or len(os.sched_getaffinity(0)))
-    sys.stdout.write(plan(configfile, profile, device, rates=rates))
+    sys.stdout.write(plan(configfile, profile, device, config=config or (), rates=rates))
 
 
 @app.command()

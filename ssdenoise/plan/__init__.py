@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -97,7 +98,15 @@ class Estimate:
         return Needs(hours, PROCESS_MB + (held + network) / 1e6)
 
 
-def plan(configfile: Path, profile: Path, device: Device, *, rates: Path | None = None, root: Path = Path()) -> str:
+def plan(
+    configfile: Path,
+    profile: Path,
+    device: Device,
+    *,
+    config: Sequence[str] = (),
+    rates: Path | None = None,
+    root: Path = Path(),
+) -> str:
     """Describe what a run will take.
 
     Parameters
@@ -108,6 +117,8 @@ def plan(configfile: Path, profile: Path, device: Device, *, rates: Path | None 
         Folder of the Snakemake profile.
     device : Device
         What the rates of training and inference are measured on.
+    config : sequence of str
+        `key=value`, as for Snakemake's `--config`: what takes the place of keys of the configuration.
     rates : Path, optional
         JSON file of rates that were measured before, on the machine that the jobs are for; those that it lacks are
         measured and written to it.
@@ -126,8 +137,9 @@ def plan(configfile: Path, profile: Path, device: Device, *, rates: Path | None 
     """
     if not (root / configfile).is_file():
         raise MissingInputError(f"no file {configfile}; name the configuration with --configfile")
-    jobs = dry_run(configfile, profile, root)
-    project = Project(yaml.safe_load((root / configfile).read_text()), root)
+    jobs = dry_run(configfile, profile, root, config)
+    changes = {key: yaml.safe_load(value) for key, _, value in (one.partition("=") for one in config)}
+    project = Project(_merged(yaml.safe_load((root / configfile).read_text()), changes), root)
     estimate = Estimate(project, Rates(device, rates))
     needs = [estimate.of(job) for job in jobs]
     sections = [
@@ -139,6 +151,12 @@ def plan(configfile: Path, profile: Path, device: Device, *, rates: Path | None 
         *_misfits(jobs, needs),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _merged(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """A configuration with changes, key by key, as Snakemake merges them."""
+    inner = {key: _merged(config.get(key, {}), value) for key, value in changes.items() if isinstance(value, dict)}
+    return config | changes | inner
 
 
 def _layout(project: Project, name: str) -> Layout | None:

@@ -6,13 +6,14 @@ import math
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ssdenoise.errors import ConfigError
 
 #: Line of a dry run that begins a job.
-JOB = re.compile(r"^(?:localrule|rule|checkpoint) (\w+):$")
+JOB = re.compile(r"^(?:localrule|rule|checkpoint) (\w+):$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -30,21 +31,35 @@ class PlannedJob:
         return math.inf if value == "<TBD>" else float(value)
 
 
-def dry_run(configfile: Path, profile: Path, root: Path) -> list[PlannedJob]:
+def dry_run(configfile: Path, profile: Path, root: Path, config: Sequence[str] = ()) -> list[PlannedJob]:
     """Jobs that are left to be run.
+
+    Parameters
+    ----------
+    configfile, profile, root : Path
+    config : sequence of str
+        `key=value`, for Snakemake's `--config`.
 
     Raises
     ------
     ConfigError
-        If Snakemake refuses the configuration; with its reason.
+        If Snakemake refuses the configuration, with its reason; or tells of jobs in a way that is not understood.
     """
-    options = ["--dry-run", "--configfile", str(configfile), "--profile", str(profile)]
+    # Snakemake 9.27 tells what jobs are granted in this text only; the profile may be quiet about them, `host` is not
+    options = ["--dry-run", "--quiet", "host", "--configfile", str(configfile), "--profile", str(profile)]
+    if config:
+        options += ["--config", *config]
     done = subprocess.run([sys.executable, "-m", "snakemake", *options], cwd=root, capture_output=True, text=True)
     if done.returncode:
         lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
         told = [line.removeprefix("ssdenoise: ") for line in lines if line.startswith("ssdenoise: ")]
         raise ConfigError(
             told[0] if told else f"snakemake cannot plan this: {lines[-1] if lines else 'it said nothing'}"
+        )
+    if not JOB.search(done.stdout) and "Nothing to be done" not in done.stdout + done.stderr:
+        raise ConfigError(
+            f"the dry run of snakemake names no job, nor says that there is none; plan with the snakemake of "
+            f"requirements.lock, and look at what `snakemake {' '.join(options)}` prints"
         )
     return parsed(done.stdout)
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ssdenoise.config.project import Project
+from ssdenoise.errors import ConfigError
 from ssdenoise.methods import METHODS
 from ssdenoise.plan import Estimate, _misfits
-from ssdenoise.plan.jobs import PlannedJob, parsed
+from ssdenoise.plan.jobs import PlannedJob, dry_run, parsed
 from ssdenoise.plan.rates import Rate, Rates
 from tests.conftest import CPU
 
@@ -49,6 +51,15 @@ def test_a_dry_run_is_read_back() -> None:
     assert (train.rule, train.threads, train.granted("gpu"), train.granted("mem_mb")) == ("train", 8, 1, 4000)
     assert train.wildcards == {"trained": "a", "noise": "measured", "entry": "n2v", "seed": "0"}
     assert (compare.rule, compare.threads, compare.granted("gpu"), compare.wildcards) == ("compare", 1, 0, {})
+
+
+def test_a_dry_run_that_is_not_understood_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "host: here\nJob stats:\ntotal  3\n"
+    monkeypatch.setattr(subprocess, "run", lambda *a, **k: subprocess.CompletedProcess(a, 0, said, ""))
+    with pytest.raises(ConfigError, match="names no job, nor says that there is none"):
+        dry_run(Path("c.yaml"), Path("p"), tmp_path)
+    said = "Nothing to be done (all requested files are present and up to date).\n"
+    assert dry_run(Path("c.yaml"), Path("p"), tmp_path) == []
 
 
 def test_resources_that_are_not_known_yet_fit() -> None:

@@ -51,12 +51,18 @@ def test_a_group_trains_once_on_all_its_datasets(tmp_path: Path) -> None:
 
 def test_a_plan_counts_the_jobs_that_snakemake_counts(tmp_path: Path) -> None:
     workflow = make(tmp_path / "plan")
-    command = [sys.executable, "-m", "ssdenoise", "plan", "--configfile", "config.yaml"]
+    (workflow.folder / "data").mkdir()
+    for file in workflow.folder.glob("*.npy"):
+        file.rename(workflow.folder / "data" / file.name)
+    with (workflow.folder / "workflow" / "profiles" / "default" / "config.yaml").open("a") as profile:
+        profile.write("quiet: rules\n")
+    data = ["--config", "data=data"]
+    command = [sys.executable, "-m", "ssdenoise", "plan", *data, "--configfile", "config.yaml"]
     plan = subprocess.run(command, cwd=workflow.folder, env=workflow.environment(), capture_output=True, text=True)
     assert plan.returncode == 0, plan.stderr
     table = [[cell.strip() for cell in line.split("|")[1:3]] for line in plan.stdout.splitlines() if "|" in line]
     counted = {rule: int(jobs) for rule, jobs in table if jobs.isdigit()}
-    lines = [line.split() for line in workflow.run("--dry-run").stdout.splitlines()]
+    lines = [line.split() for line in workflow.run("--dry-run", *data).stdout.splitlines()]
     stats = {words[0]: int(words[1]) for words in lines if len(words) == 2 and words[1].isdigit()}
     assert counted == {rule: jobs for rule, jobs in stats.items() if rule not in ("all", "total", "jobid:")}
     assert f"{stats['total'] - 1} jobs; training and inference: " in plan.stdout
