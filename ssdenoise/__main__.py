@@ -254,18 +254,26 @@ def plan(
     ] = None,
     rates: Annotated[
         Path | None,
-        typer.Option(help="JSON file of rates measured before; those that it lacks are measured and added."),
+        typer.Option(help="JSON file that rates are kept in, by device; those that it lacks are measured and added."),
     ] = None,
-    gpu: Gpu = 0,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Device in --rates, or a part of its name, to plan for instead of this machine."
+        ),
+    ] = None,
+    gpu: Annotated[int, typer.Option(help="1: measure the rates on this machine's GPU; 0: on its processors.")] = 0,
     threads: Annotated[int | None, typer.Option(help="Threads to measure with; the default is all.")] = None,
 ) -> None:
     """Tell what a run will take: jobs, hours, storage, memory, and what does not fit the profile."""
     from ssdenoise.device import Device
     from ssdenoise.plan import plan
 
+    if device and not rates:
+        raise ConfigError(f"--device {device!r} names a device whose rates were kept; add the file with --rates")
     logging.disable()  # the device is in the text
-    device = Device.granted(gpu, threads or len(os.sched_getaffinity(0)))
-    sys.stdout.write(plan(configfile, profile, device, config=config or (), rates=rates))
+    here = Device.granted(gpu, threads or len(os.sched_getaffinity(0)))
+    sys.stdout.write(plan(configfile, profile, here, config=config or (), rates=rates, elsewhere=device))
 
 
 @app.command()

@@ -36,10 +36,11 @@ PYRAMID = 1 / 3
 
 @dataclass(frozen=True)
 class Needs:
-    """What a job takes: hours of its network, and memory in MB; 0 where it is not known."""
+    """What a job takes: hours of its network, by the rates of what kind of device, and MB; 0 where it is not known."""
 
     hours: float = 0.0
     memory_mb: float = 0.0
+    kind: str = ""
 
 
 @dataclass
@@ -77,7 +78,7 @@ class Estimate:
         if held > POOL_BYTES:  # and what is being read
             held = POOL_BYTES + max(math.prod(layout.shard) * layout.shape[1] * 4 for layout in layouts)
         hours = getattr(method, "steps", 0) * rate.step_seconds / 3600
-        return Needs(hours, PROCESS_MB + (held + rate.step_bytes) / 1e6)
+        return Needs(hours, PROCESS_MB + (held + rate.step_bytes) / 1e6, rate.kind)
 
     def _denoise(self, job: PlannedJob) -> Needs:
         name, method = job.wildcards["dataset"], self.project.config.methods[job.wildcards["entry"]]
@@ -95,7 +96,7 @@ class Estimate:
         voxels = math.prod(layout.shape) / layout.shape[1] / int(job.wildcards["slabs"])
         hours = passes * voxels * overhead / rate.voxels_per_second / 3600
         network = max(pieces) * rate.bytes_per_voxel if device.kind == "cpu" else 0.0
-        return Needs(hours, PROCESS_MB + (held + network) / 1e6)
+        return Needs(hours, PROCESS_MB + (held + network) / 1e6, rate.kind)
 
 
 def plan(
@@ -105,6 +106,7 @@ def plan(
     *,
     config: Sequence[str] = (),
     rates: Path | None = None,
+    elsewhere: str | None = None,
     root: Path = Path(),
 ) -> str:
     """Describe what a run will take.
@@ -120,8 +122,10 @@ def plan(
     config : sequence of str
         `key=value`, as for Snakemake's `--config`: what takes the place of keys of the configuration.
     rates : Path, optional
-        JSON file of rates that were measured before, on the machine that the jobs are for; those that it lacks are
-        measured and written to it.
+        JSON file of rates that were measured before, of each device by itself; those that it lacks are measured and
+        written to it.
+    elsewhere : str, optional
+        Part of the name of another device in that file, which the jobs are for: no rates are measured.
     root : Path
         Folder of the project.
 
@@ -140,14 +144,15 @@ def plan(
     jobs = dry_run(configfile, profile, root, config)
     changes = {key: yaml.safe_load(value) for key, _, value in (one.partition("=") for one in config)}
     project = Project(_merged(yaml.safe_load((root / configfile).read_text()), changes), root)
-    estimate = Estimate(project, Rates(device, rates))
+    estimate = Estimate(project, Rates(device, rates, elsewhere))
     needs = [estimate.of(job) for job in jobs]
     sections = [
         _volumes(estimate).fillna("").to_markdown(index=False),
         _jobs(jobs, needs).to_markdown(index=False, floatfmt=".3g", missingval="")
         if jobs
         else "Nothing is left to be done.",
-        _totals(jobs, needs, estimate.rates),
+        _totals(jobs, needs, estimate.rates.name),
+        *_other_device(jobs, needs, estimate.rates.name),
         *_misfits(jobs, needs),
     ]
     return "\n\n".join(sections) + "\n"
@@ -255,17 +260,28 @@ def _duration(hours: float) -> str:
     return "" if hours == 0 else "< 1 s"
 
 
-def _totals(jobs: Sequence[PlannedJob], needs: Sequence[Needs], rates: Rates) -> str:
+def _totals(jobs: Sequence[PlannedJob], needs: Sequence[Needs], device: str) -> str:
     hours = {
         kind: math.fsum(need.hours for job, need in zip(jobs, needs, strict=True) if (job.granted("gpu") > 0) == on_gpu)
         for kind, on_gpu in (("GPUs", True), ("processors", False))
     }
-    told = " and ".join(f"{_duration(value)} of {kind}" for kind, value in hours.items() if value) or "none"
-    devices = ", ".join(sorted(rates.devices)) or "nothing"
+    told = " and ".join(f"{_duration(value)} of {kind}" for kind, value in hours.items() if value)
+    told = f"{told}, by the rates of {device}" if told else "none"
     return (
-        f"{len(jobs)} jobs; training and inference: {told}, by the rates of {devices}. Sizes are before compression, "
-        "which halves most microscopy."
+        f"{len(jobs)} jobs; training and inference: {told}. Sizes are before compression, which halves most microscopy."
     )
+
+
+def _other_device(jobs: Sequence[PlannedJob], needs: Sequence[Needs], device: str) -> list[str]:
+    """A line if the rates are those of processors and the jobs get GPUs, or the other way round."""
+    timed = [(job.granted("gpu") > 0, need.kind == "cuda") for job, need in zip(jobs, needs, strict=True) if need.hours]
+    if all(granted == measured for granted, measured in timed):
+        return []
+    rates, granted = ("a GPU's", "none") if timed[0][1] else ("a processor's, not a GPU's", "GPUs")
+    return [
+        f"beware: these rates, of {device}, are {rates}, and the profile grants {granted}; plan on a machine like that "
+        "of the jobs (`--gpu 1` where it has a GPU), or by rates that were kept there (`--rates FILE --device NAME`)"
+    ]
 
 
 def _misfits(jobs: Sequence[PlannedJob], needs: Sequence[Needs]) -> list[str]:

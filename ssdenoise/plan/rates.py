@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import platform
+import re
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 from ssdenoise.denoise.pieces import bytes_per_voxel, footprint
 from ssdenoise.device import Device
+from ssdenoise.errors import ConfigError, FormatError
 from ssdenoise.grid import ceil_to
 from ssdenoise.intensity import Normalization
 from ssdenoise.methods import Batch, Method, Network, TrainedMethod
 from ssdenoise.model import Model, placeholder_noise
-from ssdenoise.provenance import canonical, digest, read_json, write_json
+from ssdenoise.provenance import canonical, digest, listed, read_json, write_json
 from ssdenoise.train.loop import adam
 
 #: Repetitions of what is timed, after one that is not.
@@ -39,7 +44,8 @@ class Rate:
 
     Attributes
     ----------
-    device : str
+    kind : {"cpu", "cuda"}
+        Of the device.
     step_seconds : float
         Of one training step; 0 for methods that do not train.
     step_bytes : float
@@ -52,7 +58,7 @@ class Rate:
         Of the network, [Z,] Y, X.
     """
 
-    device: str
+    kind: str
     step_seconds: float
     step_bytes: float
     voxels_per_second: float
@@ -61,37 +67,78 @@ class Rate:
     stride: tuple[int, ...]
 
 
+#: By device, and by the digest of method, dimensions and channels.
+TABLE = TypeAdapter(dict[str, dict[str, Rate]])
+
+
 class Rates:
-    """Rates of methods, measured when they are asked for, or read from a table that was written where it was measured.
+    """Rates of methods on one device, measured when they are asked for, or read from a table.
 
     Parameters
     ----------
     device : Device
+        What is measured.
     table : Path, optional
         JSON file to take rates from, and to write those to that it lacks.
+    elsewhere : str, optional
+        Part of the name of another device, all of whose rates the table has; then none are measured.
+
+    Attributes
+    ----------
+    name : str
+        Of the device.
+
+    Raises
+    ------
+    ConfigError
+        If the table has no such device, or several.
+    FormatError
+        If the file is no table of rates.
     """
 
-    def __init__(self, device: Device, table: Path | None = None) -> None:
-        self.device, self.table = device, table
-        known = read_json(table) if table and table.exists() else {}
-        self._known = {
-            key: Rate(**value | {name: tuple(value[name]) for name in ("halo", "stride")})
-            for key, value in known.items()
-        }
-
-    @property
-    def devices(self) -> set[str]:
-        """What the rates were measured on."""
-        return {rate.device for rate in self._known.values()}
+    def __init__(self, device: Device, table: Path | None = None, elsewhere: str | None = None) -> None:
+        self._device, self._table, self._elsewhere = device, table, elsewhere is not None
+        self._known = _read(table) if table and (table.exists() or elsewhere) else {}
+        self.name = device.name if device.kind == "cuda" else f"{device.name} of {_processor()}"
+        if elsewhere is not None:
+            fits = [name for name in self._known if elsewhere in name]
+            if len(fits) != 1:
+                raise ConfigError(
+                    f"--device {elsewhere!r} fits {len(fits)} of the devices in {table}; needed is part of the name of "
+                    f"one: {listed(map(repr, self._known)) or 'it has none'}"
+                )
+            self.name = fits[0]
 
     def of(self, method: Method, ndim: int, channels: int) -> Rate:
         """Rate of a method on images of so many dimensions and channels."""
+        known = self._known.setdefault(self.name, {})
         key = digest(canonical([method.model_dump(mode="json"), ndim, channels]))
-        if key not in self._known:
-            self._known[key] = measured(method, ndim, channels, self.device)
-            if self.table:
-                write_json(self.table, {name: asdict(rate) for name, rate in self._known.items()})
-        return self._known[key]
+        if key not in known:
+            if self._elsewhere:
+                raise ConfigError(
+                    f"{self._table} has no rate of {method.name} with these options for {ndim} dimensions and "
+                    f"{channels} channels on {self.name}; run the same plan there, with --rates and without --device"
+                )
+            known[key] = measured(method, ndim, channels, self._device)
+            if self._table:
+                write_json(self._table, TABLE.dump_python(self._known, mode="json"))
+        return known[key]
+
+
+def _read(table: Path) -> dict[str, dict[str, Rate]]:
+    """A table of rates."""
+    try:
+        return TABLE.validate_python(read_json(table))
+    except (ValidationError, UnicodeDecodeError):
+        raise FormatError(f"{table} is no table of rates; delete it, or give --rates another file to write") from None
+
+
+def _processor() -> str:
+    """Model of the processor."""
+    with contextlib.suppress(OSError):
+        if found := re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE):
+            return found[1]
+    return platform.machine()
 
 
 def measured(method: Method, ndim: int, channels: int, device: Device) -> Rate:
@@ -112,7 +159,7 @@ def measured(method: Method, ndim: int, channels: int, device: Device) -> Rate:
     model = Model(method, net, channels, ndim, Normalization((0.0,) * channels, (1.0,) * channels), "")
     per_second = images * math.prod(size) / seconds
     per_voxel = bytes_per_voxel(model)
-    return Rate(device.name, step_seconds, step_bytes, per_second, per_voxel, tuple(net.halo), tuple(net.stride))
+    return Rate(device.kind, step_seconds, step_bytes, per_second, per_voxel, tuple(net.halo), tuple(net.stride))
 
 
 def _training(method: TrainedMethod, net: Network, ndim: int, channels: int, device: Device) -> tuple[float, float]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ssdenoise.config.project import Project
-from ssdenoise.errors import ConfigError
+from ssdenoise.device import Device
+from ssdenoise.errors import ConfigError, FormatError
 from ssdenoise.methods import METHODS
-from ssdenoise.plan import Estimate, _misfits
+from ssdenoise.plan import Estimate, Needs, _misfits, _other_device
 from ssdenoise.plan.jobs import PlannedJob, dry_run, parsed
 from ssdenoise.plan.rates import Rate, Rates
 from tests.conftest import CPU
@@ -75,6 +77,45 @@ def test_rates_are_measured_once_and_kept_in_a_table(tmp_path: Path, monkeypatch
     assert len(rate.halo) == len(rate.stride) == 2
     monkeypatch.setattr("ssdenoise.plan.rates.measured", lambda *a: pytest.fail("measured again"))
     assert Rates(CPU, tmp_path / "rates.json").of(method, 2, 1) == rate
+
+
+def test_rates_of_a_device_are_not_taken_for_another_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    method, table = METHODS["median"](), tmp_path / "rates.json"  # type: ignore[call-arg]
+    slow, fast = (Rate(kind, 0.0, 0.0, speed, 1.0, (1, 1), (1, 1)) for kind, speed in (("cpu", 1.0), ("cuda", 9.0)))
+    monkeypatch.setattr("ssdenoise.plan.rates.measured", lambda m, n, c, device: slow if device == CPU else fast)
+    here, gpu = Rates(CPU, table), Device("cuda", "NVIDIA H100")
+    assert here.of(method, 2, 1) == slow
+    assert Rates(gpu, table).of(method, 2, 1) == fast
+    assert Rates(CPU, table).of(method, 2, 1) == slow
+    there = Rates(CPU, table, "H100")
+    assert there.name == "NVIDIA H100"
+    assert there.of(method, 2, 1) == fast
+    with pytest.raises(ConfigError, match=r"no rate of median .* for 3 dimensions and 1 channels on NVIDIA H100; run"):
+        there.of(method, 3, 1)
+    for part, fits in (("A100", 0), ("", 2)):
+        with pytest.raises(
+            ConfigError, match=f"'{part}' fits {fits} of the devices in .*: 'NVIDIA H100', 'cpu, 1 threa"
+        ):
+            Rates(CPU, table, part)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"cpu": {"a": {"kind": "cpu"}}}', '{"0a": {"device": "cpu"}}'])
+def test_a_wrong_table_of_rates_is_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "rates.json").write_text(text)
+    with pytest.raises(FormatError, match=r"rates.json is no (table of rates|JSON).*; delete it"):
+        Rates(CPU, tmp_path / "rates.json")
+
+
+def test_rates_of_processors_are_not_passed_off_as_a_gpu_s() -> None:
+    on_gpu = PlannedJob("train", {}, 1, {"gpu": "1"})
+    (line,) = _other_device([on_gpu], [Needs(1.0, 0.0, "cpu")], "cpu, 1 threads")
+    assert line.startswith(
+        "beware: these rates, of cpu, 1 threads, are a processor's, not a GPU's, and the profile grants"
+    )
+    (line,) = _other_device([replace(on_gpu, resources={})], [Needs(1.0, 0.0, "cuda")], "H100")
+    assert "of H100, are a GPU's, and the profile grants none; plan on" in line
+    assert _other_device([on_gpu], [Needs(1.0, 0.0, "cuda")], "H100") == []
+    assert _other_device([on_gpu], [Needs()], "cpu") == []
 
 
 def planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: Rate, **granted: str) -> list[str]:
