@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -20,27 +19,31 @@ from ssdenoise.denoise import PROCESS_MB, piece_voxels, tile_bytes, tiles_of
 from ssdenoise.denoise.pieces import pieces_of
 from ssdenoise.device import Device
 from ssdenoise.errors import MissingInputError
-from ssdenoise.grid import Region, blocks, extent
-from ssdenoise.ingest import BAND_BYTES, tczyx
-from ssdenoise.ingest.sources import read_in_place, read_source
+from ssdenoise.grid import Region, extent
+from ssdenoise.ingest import BAND_BYTES
 from ssdenoise.methods import Method
 from ssdenoise.plan.jobs import PlannedJob, dry_run
 from ssdenoise.plan.rates import Rates
-from ssdenoise.remote import is_remote
-from ssdenoise.store import Layout, Volume
+from ssdenoise.plan.volumes import noisy_layout, volumes
+from ssdenoise.store import Layout
 from ssdenoise.train.pool import POOL_BYTES
 
-#: Share that a pyramid adds to the voxels of its full resolution, if Y and X are halved.
-PYRAMID = 1 / 3
+#: Peaks of rules that hold little of a volume, in MB: measured on volumes of up to 4 GiB in shards of the default size
+#: (`make bench ONLY=memory`).
+PEAK_MB = {"calibrate": 1350, "commit": 550, "score": 650, "score_noisy": 650}
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What a job takes: hours of its network, by the rates of what kind of device, and MB; 0 where it is not known."""
+    """What a job takes: hours of its network, by the rates of what kind of device, and MB; 0 where it is not known.
+
+    Of inference also the tiles of its volume, which slabs share out.
+    """
 
     hours: float = 0.0
     memory_mb: float = 0.0
     kind: str = ""
+    tiles: int = 0
 
 
 @dataclass
@@ -53,7 +56,7 @@ class Estimate:
 
     def __post_init__(self) -> None:
         for name in self.project.datasets:
-            self.layouts[name] = _layout(self.project, name)
+            self.layouts[name] = noisy_layout(self.project, name)
 
     def of(self, job: PlannedJob) -> Needs:
         """What a job takes."""
@@ -63,7 +66,7 @@ class Estimate:
             return self._denoise(job)
         if job.rule.startswith("ingest"):
             return Needs(memory_mb=PROCESS_MB + 3 * BAND_BYTES / 1e6)
-        return Needs()
+        return Needs(memory_mb=PEAK_MB.get(job.rule, 0.0))
 
     def _train(self, job: PlannedJob) -> Needs:
         rows = self.project.members(job.wildcards["trained"])
@@ -89,14 +92,14 @@ class Estimate:
         halo, stride = (0,) * (5 - ndim) + rate.halo, (1,) * (5 - ndim) + rate.stride
         passes = 1 + method.averages_pair
         device = Device.elsewhere(int(job.granted("gpu")))
-        held, (core, read) = _tiles(layout, halo, stride, method, passes, device)
+        held, tiles, (core, read) = _tiles(layout, halo, stride, method, passes, device)
         most = piece_voxels(held, min(job.granted("mem_mb"), 1e6), rate.bytes_per_voxel, device)
         pieces = [math.prod(extent(piece.read)[2:]) for piece in pieces_of(core, read, halo, stride, most)]
         overhead = sum(pieces) / math.prod(extent(core)[2:])
         voxels = math.prod(layout.shape) / layout.shape[1] / int(job.wildcards["slabs"])
         hours = passes * voxels * overhead / rate.voxels_per_second / 3600
         network = max(pieces) * rate.bytes_per_voxel if device.kind == "cpu" else 0.0
-        return Needs(hours, PROCESS_MB + (held + network) / 1e6, rate.kind)
+        return Needs(hours, PROCESS_MB + (held + network) / 1e6, rate.kind, tiles)
 
 
 def plan(
@@ -147,7 +150,7 @@ def plan(
     estimate = Estimate(project, Rates(device, rates, elsewhere))
     needs = [estimate.of(job) for job in jobs]
     sections = [
-        _volumes(estimate).fillna("").to_markdown(index=False),
+        volumes(project, estimate.layouts).fillna("").to_markdown(index=False),
         _jobs(jobs, needs).to_markdown(index=False, floatfmt=".3g", missingval="")
         if jobs
         else "Nothing is left to be done.",
@@ -164,63 +167,16 @@ def _merged(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return config | changes | inner
 
 
-def _layout(project: Project, name: str) -> Layout | None:
-    """Layout of a dataset's volumes, from its store or from its source's header; None of what is to be downloaded."""
-    row, run = project.datasets[name], project.config.run
-    store = f"results/{run}/{name}/{project.noise_of(name)[0]}/noisy-0.ome.zarr"
-    if (project.root / store / "zarr.json").is_file():
-        return Volume(project.root / store).layout
-    source = project.located(row.clean or row.noisy or "")
-    if source.partition("#")[0] in project.downloaded and not project.files(source.partition("#")[0]):
-        return None
-    if is_remote(source) and not read_in_place(source):
-        return None  # to see its shape all of it would be downloaded
-    with closing(read_source(source, project.root, row.axes)) as found:
-        voxels, storage = tczyx(found, source), project.config.storage
-        # noise is synthesized as float32
-        return Layout.fit(voxels.shape, "float32" if row.clean else voxels.dtype.name, storage.chunk, storage.shard)
-
-
 @cache
 def _tiles(
     layout: Layout, halo: tuple[int, ...], stride: tuple[int, ...], method: Method, passes: int, device: Device
-) -> tuple[int, tuple[Region, tuple[int, ...]]]:
-    """Bytes of the tiles in flight, and the largest tile: its core in what is read of it, and the shape of that."""
+) -> tuple[int, int, tuple[Region, tuple[int, ...]]]:
+    """Bytes of the tiles in flight; how many there are; the largest: its core in what is read of it, its shape."""
     tiles = tiles_of(layout.shape, layout.shard, halo, stride)
     largest = max(tiles, key=lambda one: math.prod(extent(one.read)))
     itemsize = passes * np.dtype(layout.dtype).itemsize
     core = tuple(slice(c.start - r.start, c.stop - r.start) for c, r in zip(largest.core, largest.read, strict=True))
-    return tile_bytes(tiles, itemsize, method, device), (core, extent(largest.read))
-
-
-def _volumes(estimate: Estimate) -> pd.DataFrame:
-    """Each dataset: its shape, its size, and that of the stores that the run makes of it; all before compression."""
-    project = estimate.project
-    rows: list[dict[str, object]] = []
-    for name, layout in estimate.layouts.items():
-        row = project.datasets[name]
-        if layout is None:
-            rows.append({"dataset": name, "shape (TCZYX)": "not known before it is downloaded"})
-            continue
-        voxels, size = math.prod(layout.shape), np.dtype(layout.dtype).itemsize
-        kept = size * (2 * len(project.noise_of(name)) + 1 if row.clean else 1 + bool(row.reference))
-        dtype = layout.dtype if row.denoised_dtype == "same" else row.denoised_dtype
-        done = [job for job in project.jobs() if job[0] == name]
-        probabilistic = sum(project.config.methods[job[2]].probabilistic for job in done)
-        out = np.dtype(dtype).itemsize
-        rows.append(
-            {
-                "dataset": name,
-                "shape (TCZYX)": "x".join(map(str, layout.shape)),
-                "dtype": layout.dtype,
-                "noisy": _size(voxels * size),
-                "stores of it": _size(voxels * kept * (1 + PYRAMID)),
-                "denoised": _size(voxels * (out * len(done) + 4 * probabilistic) * (1 + PYRAMID)),
-                "slabs": row.slabs,
-                "shards": sum(1 for _ in blocks(layout.shape, layout.shard)),
-            }
-        )
-    return pd.DataFrame(rows)
+    return tile_bytes(tiles, itemsize, method, device), len(tiles), (core, extent(largest.read))
 
 
 def _jobs(jobs: Sequence[PlannedJob], needs: Sequence[Needs]) -> pd.DataFrame:
@@ -242,14 +198,6 @@ def _jobs(jobs: Sequence[PlannedJob], needs: Sequence[Needs]) -> pd.DataFrame:
         }
         for rule, found in by_rule.items()
     )
-
-
-def _size(number: float) -> str:
-    """Bytes for people."""
-    for unit, length in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if number >= length:
-            return f"{number / length:.3g} {unit}"
-    return f"{number / 1e3:.3g} kB"
 
 
 def _duration(hours: float) -> str:
@@ -285,7 +233,7 @@ def _other_device(jobs: Sequence[PlannedJob], needs: Sequence[Needs], device: st
 
 
 def _misfits(jobs: Sequence[PlannedJob], needs: Sequence[Needs]) -> list[str]:
-    """A line for each rule and dataset whose jobs need more than they are granted."""
+    """A line for each rule and dataset whose jobs need more than they are granted, or have nothing to do."""
     lines = {}
     for job, need in zip(jobs, needs, strict=True):
         who = job.wildcards.get("trained") or job.wildcards.get("dataset", "")
@@ -294,6 +242,11 @@ def _misfits(jobs: Sequence[PlannedJob], needs: Sequence[Needs]) -> list[str]:
             lines[what, "memory"] = (
                 f"does not fit: {what} needs about {need.memory_mb:.0f} MB, the profile grants "
                 f"{job.granted('mem_mb'):.0f} (`set-resources: {job.rule}: mem_mb=`)"
+            )
+        if job.rule == "denoise" and 0 < need.tiles < int(job.wildcards["slabs"]):
+            lines[what, "slabs"] = (
+                f"of no use: {what} has {job.wildcards['slabs']} slabs for {need.tiles} tiles, the others do nothing "
+                f"(set `slabs` to {need.tiles} or less)"
             )
         if need.hours * 60 > job.granted("runtime"):
             slabs = math.ceil(need.hours * 60 / job.granted("runtime")) * int(job.wildcards.get("slabs", 1))

@@ -16,6 +16,7 @@ from ssdenoise.methods import METHODS
 from ssdenoise.plan import Estimate, Needs, _misfits, _other_device
 from ssdenoise.plan.jobs import PlannedJob, dry_run, parsed
 from ssdenoise.plan.rates import Rate, Rates
+from ssdenoise.plan.volumes import noisy_layout, volumes
 from tests.conftest import CPU
 
 TEXT = """\
@@ -148,3 +149,39 @@ def test_what_does_not_fit_is_told_with_what_to_do(tmp_path: Path, monkeypatch: 
     assert "train of a by n2v takes about 22.2 hours, the profile grants 4" in train
     assert "denoise of a by n2v takes about 2" in denoise
     assert "set `slabs` to 1" in denoise
+
+
+def test_more_slabs_than_tiles_are_told() -> None:
+    job = PlannedJob("denoise", {"dataset": "a", "entry": "n2v", "slabs": "9"}, 1, {"mem_mb": "1", "runtime": "1"})
+    (line,) = _misfits([job], [Needs(tiles=4)])
+    assert line.startswith("of no use: denoise of a by n2v has 9 slabs for 4 tiles,")
+    assert _misfits([job], [Needs(tiles=9)]) == []
+
+
+def test_sizes_are_those_of_each_volume_and_summed(tmp_path: Path) -> None:
+    for name, dtype in (("noisy", np.uint16), ("pair", np.uint8), ("reference", np.float32), ("clean", np.uint8)):
+        np.save(tmp_path / f"{name}.npy", np.zeros((3, 100, 100), dtype))
+    (tmp_path / "sheet.tsv").write_text(
+        "dataset\tnoisy\tpair\treference\tclean\tmethods\n"
+        "a\tnoisy.npy\tpair.npy\treference.npy\t\tn2n\n"
+        "b\tnoisy.npy\tpair.npy\treference.npy\t\tn2v\n"
+        "c\t\t\t\tclean.npy\tn2n\nd\t\t\t\tclean.npy\tn2v\n"
+    )
+    config = {
+        "run": "r",
+        "datasets": "sheet.tsv",
+        "noise": {"low": {"kind": "gaussian", "sigma": 1}, "high": {"kind": "gaussian", "sigma": 9}},
+        "methods": {name: {"name": name} for name in ("n2n", "n2v")},
+    }
+    project = Project(config, tmp_path)
+    table = volumes(project, {name: noisy_layout(project, name) for name in "abcd"}).set_index("dataset")
+    # 30 kvoxel and a third of it in the pyramid; the pair only where a method needs it
+    assert table["stores of it"].to_dict() == {
+        "a": "280 kB",  # 2 + 1 + 4 bytes
+        "b": "240 kB",
+        "c": "680 kB",  # 1 + 2 levels * 2 realizations * 4 bytes
+        "d": "360 kB",
+        "together": "1.56 MB",
+    }
+    assert table["noisy"]["together"] == "360 kB"
+    assert table["denoised"]["together"] == "800 kB"  # 2 + 2 + 2 * 4 + 2 * 4 bytes
