@@ -27,18 +27,28 @@ MALLOC = {
     "MALLOC_ARENA_MAX": "1",
 }
 
+
+def _folder(store: Path) -> Path:
+    """A store's folder, from itself or its zarr.json."""
+    return store.parent if store.name == "zarr.json" else store
+
+
+def _no_file(output: Path) -> Path:
+    """Refuse to write a folder where a file is."""
+    folder = _folder(output)
+    for path in (folder, *folder.parents):
+        if path.is_file():
+            raise ConfigError(f"--output {output}: {path} is a file; name a folder, or delete the file")
+    return output
+
+
 Spec = Annotated[str, typer.Option(help="Options as JSON, as `snakemake --dry-run --printshellcmds` shows them.")]
-Output = Annotated[Path, typer.Option(help="Product: a store or a folder.")]
+Output = Annotated[Path, typer.Option(help="Product: a store or a folder.", callback=_no_file)]
 Store = Annotated[Path, typer.Option(help="Store of the noisy volume, or its zarr.json.")]
 Model = Annotated[Path, typer.Option(help="Folder of the model.")]
 Calibration = Annotated[Path, typer.Option(help="JSON file of `calibrate`.")]
 Gpu = Annotated[int, typer.Option(help="GPUs to use, 0 or 1; 0: the CPU.")]
 Threads = Annotated[int, typer.Option(help="Threads to use.")]
-
-
-def _folder(store: Path) -> Path:
-    """A store's folder, from itself or its zarr.json."""
-    return store.parent if store.name == "zarr.json" else store
 
 
 @app.command()

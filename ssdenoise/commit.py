@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ssdenoise import store
-from ssdenoise.errors import MissingInputError
+from ssdenoise.errors import FormatError, MissingInputError
 from ssdenoise.provenance import read_json
 from ssdenoise.store import Layout, Volume
 
@@ -38,10 +38,15 @@ def commit(noisy: Path, slabs: Sequence[Path], product: str, output: Path, threa
 
     Raises
     ------
+    FormatError
+        If a file is no record of a slab.
     MissingInputError
         If a shard, a slab or the product is missing.
     """
     records = [read_json(path) for path in slabs]
+    for path, found in zip(slabs, records, strict=True):
+        if not isinstance(found, dict) or not {"layouts", "key", "slabs", "provenance"} <= found.keys():
+            raise FormatError(f"{path} is no record of a slab; name those that `denoise` wrote, slabs/*-of-*.json")
     if product not in records[0]["layouts"]:
         raise MissingInputError(f"{slabs[0]} has no product {product!r}, only {', '.join(records[0]['layouts'])}")
     if len(keys := {record["key"] for record in records}) > 1 or len(records) != records[0]["slabs"]:

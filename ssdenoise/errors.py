@@ -4,6 +4,7 @@ SsdenoiseError
 ├── ConfigError(ValueError)              the configuration, the sheet or an option is wrong
 ├── FormatError(ValueError)              a file is not what its name, axes or metadata promise
 ├── MissingInputError(FileNotFoundError) a file, a store or a download is not there
+├── DamagedStore(RuntimeError)           a store is not what was committed
 ├── InUseError(RuntimeError)             another job writes the same product
 ├── TooLittleMemory(RuntimeError)        a network does not fit into the memory there is
 └── TrainingDiverged(RuntimeError)       the loss stopped being a number
@@ -27,6 +28,10 @@ class FormatError(SsdenoiseError, ValueError):
 
 class MissingInputError(SsdenoiseError, FileNotFoundError):
     """A file, a store or a download is not there."""
+
+
+class DamagedStore(SsdenoiseError, RuntimeError):
+    """A store is not what was committed."""
 
 
 class InUseError(SsdenoiseError, RuntimeError):

@@ -6,7 +6,10 @@ import json
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from pydantic import ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -37,30 +40,54 @@ def load_model(folder: Path) -> Model:
     MissingInputError
         If one of them is not there.
     FormatError
-        If the weights do not fit the network that the JSON describes.
+        If the JSON describes no model, or the weights do not fit the network that it describes.
     """
     description, weights = folder / "model.json", folder / "model.safetensors"
     for path in (description, weights):
         if not path.is_file():
             raise MissingInputError(f"no {path}; train the model first")
-    value = read_json(description)
-    method = METHODS[value["method"]["name"]].model_validate(value["method"])
+    method, value = read_description(description)
+    try:
+        channels, ndim = int(value["channels"]), int(value["ndim"])
+        normalization = Normalization(**{k: tuple(v) for k, v in value["normalization"].items()})
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _undescribed(description, f"{type(error).__name__}: {error}") from None
     # the true parameters of the noise are buffers among the weights
-    net = method.build(value["channels"], value["ndim"], [placeholder_noise()] * value["channels"])
+    net = method.build(channels, ndim, [placeholder_noise()] * channels)
     try:
         net.load_state_dict(load_file(weights))
+    except SafetensorError as error:
+        raise FormatError(f"{weights} cannot be read ({error}); train the model again") from None
     except RuntimeError as error:
         raise FormatError(f"{weights} does not fit {description}: {' '.join(str(error).split())}") from None
     net.eval()
     # only what inference depends on: the JSON also holds times and paths
     key = digest(file_digest(weights), json.dumps([value["method"], value["normalization"], value["ndim"]]))
-    return Model(
-        method,
-        net,
-        value["channels"],
-        value["ndim"],
-        Normalization(**{k: tuple(v) for k, v in value["normalization"].items()}),
-        key,
+    return Model(method, net, channels, ndim, normalization, key)
+
+
+def read_description(path: Path) -> tuple[Method, dict[str, Any]]:
+    """The method of a `model.json`, and all that it says.
+
+    Raises
+    ------
+    FormatError
+        If it names no method with options that there are.
+    """
+    value = read_json(path)
+    try:
+        return METHODS[value["method"]["name"]].model_validate(value["method"]), value
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise _undescribed(path, f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
+    except (KeyError, TypeError) as error:
+        raise _undescribed(path, f"{type(error).__name__}: {error}") from None
+
+
+def _undescribed(path: Path, fault: str) -> FormatError:
+    return FormatError(
+        f"{path} describes no model that this version of ssdenoise knows ({fault}); train it again, or take the "
+        "version that trained it"
     )
 
 

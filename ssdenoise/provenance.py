@@ -81,7 +81,7 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text())
     except FileNotFoundError:
         raise MissingInputError(f"no file {path}; run the stage that writes it first") from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # also of bytes that are no text
         raise FormatError(f"{path} is no JSON ({error}); delete it and run the stage that writes it") from None
 
 

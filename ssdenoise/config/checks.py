@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ssdenoise.config.models import MEASURED, Dataset
-from ssdenoise.errors import ConfigError, MissingInputError
+from ssdenoise.errors import ConfigError, FormatError, MissingInputError
+from ssdenoise.model import read_description
 from ssdenoise.noise import likelihoods
-from ssdenoise.provenance import listed, read_json
+from ssdenoise.provenance import listed
 from ssdenoise.remote import is_remote
 
 if TYPE_CHECKING:
@@ -112,11 +113,15 @@ def _check_given(project: Project, folder: str, entry: str, row: Dataset, where:
     for name in ("model.json", "model.safetensors"):
         if not (project.root / folder / name).is_file():
             raise MissingInputError(f"{where}: no {folder}/{name}, which its `model` column names")
-    found, name = read_json(project.root / folder / "model.json"), project.config.methods[entry].name
-    if found["method"]["name"] != name or found["ndim"] != row.ndim:
+    try:
+        method, found = read_description(project.root / folder / "model.json")
+    except FormatError as error:
+        raise FormatError(f"{where}: {error}") from None
+    name, ndim = project.config.methods[entry].name, found.get("ndim")
+    if method.name != name or ndim != row.ndim:
         raise ConfigError(
-            f"{where}: {folder} holds a model of {found['method']['name']} for {found['ndim']} dimensions; needed "
-            f"{name} for {row.ndim}, as the method entry {entry!r} and `ndim` say"
+            f"{where}: {folder} holds a model of {method.name} for {ndim} dimensions; needed {name} for {row.ndim}, as "
+            f"the method entry {entry!r} and `ndim` say"
         )
 
 

@@ -241,7 +241,10 @@ def read_sheet(path: Path) -> list[Dataset]:
     """Rows of a tab-separated sheet; empty cells are absent, lines that begin with # are comments."""
     if not path.is_file():
         raise MissingInputError(f"no sheet {path}; the key `datasets` of the config names it")
-    text = path.read_text(encoding="utf-8-sig")  # spreadsheets put a byte order mark before the first column's name
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheets put a byte order mark before the first column's name
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not in UTF-8 ({error}); save it as such") from None
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     if lines and "\t" not in lines[0]:
         raise ConfigError(f"{path}: the header has a single column, {lines[0].strip()!r}; separate cells by tabs")

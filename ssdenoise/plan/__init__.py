@@ -245,8 +245,8 @@ def _misfits(jobs: Sequence[PlannedJob], needs: Sequence[Needs]) -> list[str]:
             )
         if job.rule == "denoise" and 0 < need.tiles < int(job.wildcards["slabs"]):
             lines[what, "slabs"] = (
-                f"of no use: {what} has {job.wildcards['slabs']} slabs for {need.tiles} tiles, the others do nothing "
-                f"(set `slabs` to {need.tiles} or less)"
+                f"of no use: {what} has tiles for {need.tiles} of its {job.wildcards['slabs']} slabs, the others do "
+                f"nothing (set `slabs` to {need.tiles})"
             )
         if need.hours * 60 > job.granted("runtime"):
             slabs = math.ceil(need.hours * 60 / job.granted("runtime")) * int(job.wildcards.get("slabs", 1))

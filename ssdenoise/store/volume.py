@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from ssdenoise.errors import FormatError, MissingInputError
+from ssdenoise.errors import DamagedStore, FormatError, MissingInputError
 from ssdenoise.grid import Region
 from ssdenoise.intensity import Intensities
 from ssdenoise.store.commit import Metadata
@@ -40,21 +40,20 @@ class Volume:
         try:
             attributes = json.loads((self.path / "zarr.json").read_text())["attributes"]
             self.record: dict[str, Any] = attributes["ssdenoise"]
+            ome, said = attributes["ome"]["multiscales"][0], self.record["metadata"]
+            self._levels = len(ome["datasets"])
+            size, colors = said["voxel_size_um"], said.get("colors", ())  # which stores of earlier versions do not have
+            self.metadata = Metadata(ome["name"], tuple(size) if size else None, tuple(said["channels"]), tuple(colors))
         except (FileNotFoundError, NotADirectoryError):
             raise MissingInputError(
                 f"{self.path} is no finished store: it has no zarr.json; finish the job that writes it"
             ) from None
-        except (KeyError, json.JSONDecodeError) as error:
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise FormatError(
-                f"{self.path}/zarr.json was not written by ssdenoise ({error!r}); ingest it first"
+                f"{self.path}/zarr.json was not written by ssdenoise ({type(error).__name__}: {error}); ingest it first"
             ) from None
         self._place = place_from(self.path, self.record)
         self.array = self.level(0)
-        ome = attributes["ome"]["multiscales"][0]
-        self._levels = len(ome["datasets"])
-        said = self.record["metadata"]
-        size, colors = said["voxel_size_um"], said.get("colors", ())  # which stores of earlier versions do not have
-        self.metadata = Metadata(ome["name"], tuple(size) if size else None, tuple(said["channels"]), tuple(colors))
 
     @property
     def levels(self) -> int:
@@ -63,7 +62,13 @@ class Volume:
 
     def level(self, number: int) -> zarr.Array[Any]:
         """One level of the pyramid, TCZYX; 0 is full resolution."""
-        return self._place.open(number)
+        try:
+            return self._place.open(number)
+        except (AttributeError, FileNotFoundError, KeyError, TypeError, ValueError) as error:
+            told = str(error).partition("\n")[0]
+            raise DamagedStore(
+                f"{self.path}/{number} is no array any more ({told}); run the job that writes {self.path} again"
+            ) from None
 
     @property
     def root(self) -> str | None:

@@ -154,7 +154,7 @@ def test_what_does_not_fit_is_told_with_what_to_do(tmp_path: Path, monkeypatch: 
 def test_more_slabs_than_tiles_are_told() -> None:
     job = PlannedJob("denoise", {"dataset": "a", "entry": "n2v", "slabs": "9"}, 1, {"mem_mb": "1", "runtime": "1"})
     (line,) = _misfits([job], [Needs(tiles=4)])
-    assert line.startswith("of no use: denoise of a by n2v has 9 slabs for 4 tiles,")
+    assert line.startswith("of no use: denoise of a by n2v has tiles for 4 of its 9 slabs,")
     assert _misfits([job], [Needs(tiles=9)]) == []
 
 
