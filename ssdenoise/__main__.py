@@ -47,8 +47,8 @@ Output = Annotated[Path, typer.Option(help="Product: a store or a folder.", call
 Store = Annotated[Path, typer.Option(help="Store of the noisy volume, or its zarr.json.")]
 Model = Annotated[Path, typer.Option(help="Folder of the model.")]
 Calibration = Annotated[Path, typer.Option(help="JSON file of `calibrate`.")]
-Gpu = Annotated[int, typer.Option(help="GPUs to use, 0 or 1; 0: the CPU.")]
-Threads = Annotated[int, typer.Option(help="Threads to use.")]
+Gpu = Annotated[int, typer.Option(min=0, help="GPUs to use, 0 or 1; 0: the CPU.")]
+Threads = Annotated[int, typer.Option(min=1, help="Threads to use.")]
 
 
 @app.command()
@@ -132,12 +132,14 @@ def denoise(
     model: Model,
     output: Output,
     pair: Annotated[Path | None, typer.Option(help="Store of a second realization, to be denoised too.")] = None,
-    slab: Annotated[int, typer.Option(help="Which share of the volume, counted from 0.")] = 0,
-    slabs: Annotated[int, typer.Option(help="Shares of the volume.")] = 1,
-    gpu: Annotated[int, typer.Option(help="GPUs to use; 0: the CPU.")] = 0,
+    slab: Annotated[int, typer.Option(min=0, help="Which share of the volume, counted from 0.")] = 0,
+    slabs: Annotated[int, typer.Option(min=1, help="Shares of the volume.")] = 1,
+    gpu: Annotated[int, typer.Option(min=0, help="GPUs to use; 0: the CPU.")] = 0,
     threads: Threads = 1,
-    memory_mb: Annotated[float, typer.Option(help="Memory that all workers together may take.")] = 4000,
-    workers: Annotated[int, typer.Option(help="Processes that share the threads; at least one for each GPU.")] = 1,
+    memory_mb: Annotated[float, typer.Option(min=1, help="Memory that all workers together may take.")] = 4000,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes that share the threads; at least one for each GPU.")
+    ] = 1,
     scheduler: Annotated[
         str | None,
         typer.Option(
@@ -272,8 +274,10 @@ def plan(
             metavar="NAME", help="Device in --rates, or a part of its name, to plan for instead of this machine."
         ),
     ] = None,
-    gpu: Annotated[int, typer.Option(help="1: measure the rates on this machine's GPU; 0: on its processors.")] = 0,
-    threads: Annotated[int | None, typer.Option(help="Threads to measure with; the default is all.")] = None,
+    gpu: Annotated[
+        int, typer.Option(min=0, max=1, help="1: measure the rates on this machine's GPU; 0: on its processors.")
+    ] = 0,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads to measure with; the default is all.")] = None,
 ) -> None:
     """Tell what a run will take: jobs, hours, storage, memory, and what does not fit the profile."""
     from ssdenoise.device import Device

@@ -56,6 +56,17 @@ def test_a_mistake_is_one_line_and_exit_code_2(arguments: list[str], message: st
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    "option", ["--threads 0", "--workers 0", "--gpu -1", "--memory-mb 0", "--slab -1", "--slabs 0"]
+)
+def test_numbers_out_of_range_are_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in ("denoise", "plan") if "threads" in option or "gpu" in option else ("denoise",):
+        with pytest.raises(SystemExit) as done:
+            app([verb, *option.split()])
+        assert done.value.code == 2
+        assert f"Invalid value for '{option.split()[0]}'" in capsys.readouterr().err
+
+
 def test_a_file_is_inspected_and_its_line_can_be_pasted(tmp_path: Path) -> None:
     counts = np.random.default_rng(0).poisson(scene((40, 64, 80)) / 20).astype(np.uint16)
     np.save(tmp_path / "my scan.npy", counts)
