@@ -294,11 +294,16 @@ def plan(
 def verify(
     stores: Annotated[list[Path], typer.Argument(help="Finished stores, or their zarr.json.")], threads: Threads = 1
 ) -> None:
-    """Recompute the digests of stores from their voxels."""
+    """Recompute the digests of stores from their voxels; exit code 1 if one is not as it was committed."""
     from ssdenoise.verify import verify
 
+    codes = {0}
     for store in stores:
-        sys.stdout.write(f"{verify(_folder(store), threads)}  {_folder(store)}\n")
+        try:
+            print(f"{verify(_folder(store), threads)}  {_folder(store)}", flush=True)
+        except SsdenoiseError as error:
+            codes.add(_told(error))
+    raise typer.Exit(1 if 1 in codes else max(codes))
 
 
 @app.command()
@@ -307,6 +312,12 @@ def schema() -> None:
     from ssdenoise.config.models import schema
 
     sys.stdout.write(schema())
+
+
+def _told(error: SsdenoiseError) -> int:
+    """Print an error as one line; its exit code."""
+    print(f"ssdenoise: {error}", file=sys.stderr)
+    return 1 if isinstance(error, RuntimeError) else 2
 
 
 def main() -> None:
@@ -320,8 +331,7 @@ def main() -> None:
     try:
         app()
     except SsdenoiseError as error:
-        print(f"ssdenoise: {error}", file=sys.stderr)
-        sys.exit(1 if isinstance(error, RuntimeError) else 2)
+        sys.exit(_told(error))
 
 
 if __name__ == "__main__":

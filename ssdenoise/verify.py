@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssdenoise.errors import FormatError
+from ssdenoise.errors import DamagedStore
 from ssdenoise.grid import Region, blocks
 from ssdenoise.store import Volume, combined, record_path, voxels_digest
 
@@ -36,7 +36,7 @@ def verify(store: Path, threads: int = 1) -> str:
 
     Raises
     ------
-    FormatError
+    DamagedStore
         If it is not the one in the commit record. Shards that cannot be read, or that differ from their records, where
         these still lie beside the store, are named.
     """
@@ -47,23 +47,24 @@ def verify(store: Path, threads: int = 1) -> str:
 
     arrays = [volume.level(level) for level in range(volume.levels)]
 
-    def read(shard: tuple[int, tuple[int, ...], Region]) -> str:
+    def read(shard: tuple[int, tuple[int, ...], Region]) -> tuple[str, str]:
+        """Digest of a shard, or why it has none."""
         level, _, region = shard
         try:
-            return voxels_digest(np.asarray(arrays[level][region]))
+            return voxels_digest(np.asarray(arrays[level][region])), ""
         except Exception as error:  # what a codec raises at bytes that are not its own
-            return f"cannot be read ({str(error).partition(chr(10))[0]})"
+            return "", f" cannot be read ({str(error).partition(chr(10))[0]})"
 
     with ThreadPoolExecutor(threads) as pool:
-        for (level, index, _), found in zip(shards, pool.map(read, shards), strict=True):
+        for (level, index, _), (found, fault) in zip(shards, pool.map(read, shards), strict=True):
             parts.append((level, index, found))
             expected = _recorded(volume.path, level, index)
-            if " " in found or (expected is not None and found != expected):
-                wrong.append(f"level {level} shard {'/'.join(map(str, index))}{' ' + found if ' ' in found else ''}")
+            if fault or (expected is not None and found != expected):
+                wrong.append(f"level {level} shard {'/'.join(map(str, index))}{fault}")
     if (digest := combined(parts)) != volume.digest:
         named = ": " + "; ".join(wrong[:MOST_NAMED]) if wrong else ""
         more = f" and {len(wrong) - MOST_NAMED} more" if len(wrong) > MOST_NAMED else ""
-        raise FormatError(
+        raise DamagedStore(
             f"{volume.path} does not hold the voxels that were committed{named}{more}; run the job that writes it again"
         )
     log.info("%s: %d shards are as they were committed", volume.path, len(shards))

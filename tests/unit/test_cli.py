@@ -85,9 +85,14 @@ def test_stores_are_verified(tmp_path: Path) -> None:
     done = ssdenoise("verify", str(volume.path / "zarr.json"), "--threads", "2")
     assert done.stdout == f"{volume.digest}  {volume.path}\n"
     shutil.rmtree(volume.path / "0" / "c")
-    done = ssdenoise("verify", str(volume.path))
-    assert done.returncode == 2
-    assert "does not hold the voxels that were committed: level 0 shard 0/0/0/0/0; " in done.stderr
+    other = make_store(tmp_path, "w", scene((1, 1, 5, 40, 40)).astype(np.float32))
+    done = ssdenoise("verify", "nowhere", str(volume.path), str(other.path))
+    assert done.returncode == 1
+    missing, damaged = [line for line in done.stderr.splitlines() if line.startswith("ssdenoise: ")]
+    assert "nowhere is no finished store" in missing
+    assert "does not hold the voxels that were committed: level 0 shard 0/0/0/0/0; " in damaged
+    assert done.stdout == f"{other.digest}  {other.path}\n"
+    assert ssdenoise("verify", "nowhere", str(other.path)).returncode == 2
 
 
 def test_schema_is_json() -> None:

@@ -11,7 +11,7 @@ import pytest
 import zarr
 from yaozarrs import validate_zarr_store
 
-from ssdenoise.errors import FormatError, InUseError, MissingInputError
+from ssdenoise.errors import DamagedStore, FormatError, InUseError, MissingInputError
 from ssdenoise.store import (
     Layout,
     Metadata,
@@ -125,7 +125,7 @@ def test_changed_lost_and_broken_shards_are_found(records: bool, tmp_path: Path)
     ):
         spoil()
         where = f": {named}; run" if records or "cannot" in named else ""
-        with pytest.raises(FormatError, match=f"does not hold the voxels that were committed{where}"):
+        with pytest.raises(DamagedStore, match=f"does not hold the voxels that were committed{where}"):
             verify(store)
 
 
