@@ -51,8 +51,8 @@ class TrainSpec(Strict):
 
     dataset: str
     noise: str
-    seed: int
-    ndim: Literal[2, 3]
+    seed: int = 0
+    ndim: Literal[2, 3] = 2
     pairing: Pairing = "volume"
     photon_gain: Annotated[float, Field(gt=0)] | Literal["calibrated"] = 1.0
     method: AnyMethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from difflib import get_close_matches
+from pathlib import PurePosixPath
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
@@ -90,11 +91,17 @@ class FetchSpec(Strict):
 class IngestSpec(Strict):
     """Options of `ingest`."""
 
-    name: str
     source: str
-    axes: str | None
-    voxel_size_um: VoxelSize | None
-    storage: Storage
+    name: str = Field(default_factory=lambda found: named_as(found.get("source", "")))  # it may be amiss
+    axes: str | None = None
+    voxel_size_um: VoxelSize | None = None
+    storage: Storage = Storage()
+
+
+def named_as(source: str) -> str:
+    """Name for a volume: that of its file, or of the folder of a pattern, without what follows a dot or a `#`."""
+    path = PurePosixPath(source.partition("#")[0])
+    return (path.parent if "*" in path.name else path).name.partition(".")[0]
 
 
 class SynthesizeSpec(Strict):
@@ -102,7 +109,7 @@ class SynthesizeSpec(Strict):
 
     key: tuple[str | int, ...]
     noise: Noise
-    storage: Storage
+    storage: Storage = Storage()
 
 
 class CalibrateSpec(Strict):
@@ -114,7 +121,7 @@ class CalibrateSpec(Strict):
 class DenoiseSpec(Strict):
     """Options of `denoise`."""
 
-    denoised_dtype: DenoisedDtype
+    denoised_dtype: DenoisedDtype = "same"
     empty_below: float | None = None
 
 

@@ -45,7 +45,7 @@ def test_every_verb_has_help_that_does_not_import_torch() -> None:
     ("arguments", "message"),
     [
         (["ingest", "--spec", "{", "--output", "x"], "--spec is no JSON"),
-        (["ingest", "--spec", "{}", "--output", "x"], "--spec: name: Field required"),
+        (["ingest", "--spec", "{}", "--output", "x"], "--spec: source: Field required"),
         (["calibrate", "--noisy", "nowhere.ome.zarr", "--output", "x"], "nowhere.ome.zarr is no finished store"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import yaml
 
 from ssdenoise.config.models import read_sheet, schema
 from ssdenoise.config.project import Project
-from ssdenoise.errors import SsdenoiseError
+from ssdenoise.config.specs import DenoiseSpec, IngestSpec, Storage, dump, parse_spec
+from ssdenoise.errors import ConfigError, SsdenoiseError
 from tests.conftest import ROOT
 
 HEADER = ("dataset", "clean", "noisy", "reference", "pair", "methods", "slabs", "noise")
@@ -253,6 +255,17 @@ def test_jobs_are_every_combination_and_baselines_run_once(tmp_path: Path) -> No
     jobs = project(tmp_path, config, noisy="", clean="a.npy").jobs()
     assert len(jobs) == 2 * (2 + 1)
     assert ("d", "weak", "gaussian", 1) not in jobs
+
+
+def test_a_spec_from_the_shell_needs_only_what_has_no_default() -> None:
+    spec = parse_spec(IngestSpec, '{"source": "scans/v.ome.tif#scene=1"}')
+    whole = IngestSpec(name="v", source="scans/v.ome.tif#scene=1", axes=None, voxel_size_um=None, storage=Storage())
+    assert dump(spec) == dump(whole)
+    assert set(json.loads(dump(spec))) == {"name", "source", "axes", "voxel_size_um", "storage"}
+    assert parse_spec(IngestSpec, '{"source": "s3://bucket/planes/*.png"}').name == "planes"
+    assert parse_spec(DenoiseSpec, "{}") == DenoiseSpec(denoised_dtype="same")
+    with pytest.raises(ConfigError, match="--spec: source: Input should be a valid string, found 1"):
+        parse_spec(IngestSpec, '{"source": 1}')
 
 
 def test_an_option_changes_the_spec_of_its_own_method_only(tmp_path: Path) -> None:
