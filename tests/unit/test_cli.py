@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -13,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from ssdenoise.__main__ import app
+from ssdenoise.__main__ import MALLOC, app
 from ssdenoise.config.models import read_sheet
 from ssdenoise.device import Device
 from ssdenoise.errors import ConfigError
-from tests.conftest import make_store, scene
+from tests.conftest import ROOT, make_store, scene
 
 VERBS = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
 
@@ -54,6 +55,20 @@ def test_a_mistake_is_one_line_and_exit_code_2(arguments: list[str], message: st
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_folder_of_the_same_name_is_not_taken_for_the_package(tmp_path: Path) -> None:
+    (tmp_path / "ssdenoise").mkdir()
+    (tmp_path / "ssdenoise" / "__init__.py").write_text("raise SystemExit('not this one')\n")
+    script = tmp_path / "bin" / "ssdenoise"
+    script.parent.mkdir()
+    script.write_text("from ssdenoise.__main__ import main\nmain()\n")  # what pip writes
+    environment = {k: v for k, v in os.environ.items() if k not in MALLOC} | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, script, "fetch", "--help"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Fetch a file" in done.stdout
 
 
 @pytest.mark.parametrize(
