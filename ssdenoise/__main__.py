@@ -351,7 +351,11 @@ def plan(
 
 @tool()
 def verify(
-    stores: Annotated[list[Path], typer.Argument(help="Finished stores, or their zarr.json.")], threads: Threads = 1
+    stores: Annotated[list[Path], typer.Argument(help="Finished stores, or their zarr.json.")],
+    threads: Threads = 1,
+    withdraw: Annotated[
+        bool, typer.Option("--withdraw", help="Unfinish damaged ones, so that the job that writes them mends them.")
+    ] = False,
 ) -> None:
     """Check that the voxels of stores are those that were committed; exit code 1 if those of one are not."""
     from ssdenoise.verify import verify
@@ -359,7 +363,7 @@ def verify(
     codes = {0}
     for store in stores:
         try:
-            print(f"{verify(_folder(store), threads)}  {_folder(store)}", flush=True)
+            print(f"{verify(_folder(store), threads, withdraw=withdraw)}  {_folder(store)}", flush=True)
         except SsdenoiseError as error:
             codes.add(_told(error))
     raise typer.Exit(1 if 1 in codes else max(codes))

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 MOST_NAMED = 5
 
 
-def verify(store: Path, threads: int = 1) -> str:
+def verify(store: Path, threads: int = 1, *, withdraw: bool = False) -> str:
     """Recompute the digest of a store from all voxels of all levels.
 
     Parameters
@@ -28,6 +28,9 @@ def verify(store: Path, threads: int = 1) -> str:
     store : Path
     threads : int
         Shards read at once.
+    withdraw : bool
+        Of a damaged store, remove the commit and the records of its damaged shards: the job that writes it, run again,
+        makes these shards anew and keeps the others.
 
     Returns
     -------
@@ -43,8 +46,7 @@ def verify(store: Path, threads: int = 1) -> str:
     volume = Volume(store)
     shards = list(_shards(volume))
     parts: list[tuple[int, tuple[int, ...], str]] = []
-    wrong: list[str] = []
-
+    wrong: dict[tuple[int, tuple[int, ...]], str] = {}
     arrays = [volume.level(level) for level in range(volume.levels)]
 
     def read(shard: tuple[int, tuple[int, ...], Region]) -> tuple[str, str]:
@@ -60,13 +62,17 @@ def verify(store: Path, threads: int = 1) -> str:
             parts.append((level, index, found))
             expected = _recorded(volume.path, level, index)
             if fault or (expected is not None and found != expected):
-                wrong.append(f"level {level} shard {'/'.join(map(str, index))}{fault}")
+                wrong[level, index] = f"level {level} shard {'/'.join(map(str, index))}{fault}"
     if (digest := combined(parts)) != volume.digest:
-        named = ": " + "; ".join(wrong[:MOST_NAMED]) if wrong else ""
+        named = ": " + "; ".join([*wrong.values()][:MOST_NAMED]) if wrong else ""
         more = f" and {len(wrong) - MOST_NAMED} more" if len(wrong) > MOST_NAMED else ""
-        raise DamagedStore(
-            f"{volume.path} does not hold the voxels that were committed{named}{more}; run the job that writes it again"
-        )
+        remedy = "verify it with `--withdraw`, then run the job that writes it again"
+        if withdraw:
+            volume.withdraw()
+            for level, index in wrong:
+                record_path(volume.path, level, index).unlink(missing_ok=True)
+            remedy = "its commit is withdrawn: run the job that writes it again"
+        raise DamagedStore(f"{volume.path} does not hold the voxels that were committed{named}{more}; {remedy}")
     log.info("%s: %d shards are as they were committed", volume.path, len(shards))
     return digest
 

@@ -70,6 +70,10 @@ class Volume:
                 f"{self.path}/{number} is no array any more ({told}); run the job that writes {self.path} again"
             ) from None
 
+    def withdraw(self) -> None:
+        """Remove the commit: to readers the store is unfinished from then on."""
+        self._place.uncommit()
+
     @property
     def root(self) -> str | None:
         """Address in an object store that its voxels lie under, and where those of what is made of it go."""

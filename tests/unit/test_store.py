@@ -11,7 +11,9 @@ import pytest
 import zarr
 from yaozarrs import validate_zarr_store
 
+from ssdenoise.config.specs import IngestSpec
 from ssdenoise.errors import DamagedStore, FormatError, InUseError, MissingInputError
+from ssdenoise.ingest import ingest
 from ssdenoise.store import (
     Layout,
     Metadata,
@@ -26,7 +28,7 @@ from ssdenoise.store import (
     to_dtype,
 )
 from ssdenoise.verify import verify
-from tests.conftest import make_store, scene
+from tests.conftest import STORAGE, make_store, scene
 
 META = Metadata("v", (0.5, 0.1, 0.1), ("one",))
 
@@ -124,9 +126,30 @@ def test_changed_lost_and_broken_shards_are_found(records: bool, tmp_path: Path)
         (lambda: first.write_bytes(kept) and second.unlink(), "level 1 shard 0/0/0/1/1"),
     ):
         spoil()
-        where = f": {named}; run" if records or "cannot" in named else ""
+        where = f": {named}; verify" if records or "cannot" in named else ""
         with pytest.raises(DamagedStore, match=f"does not hold the voxels that were committed{where}"):
             verify(store)
+
+
+def test_a_damaged_store_is_withdrawn_and_made_whole(tmp_path: Path) -> None:
+    """A byte changes within a shard, whose size stays."""
+    np.save(tmp_path / "v.npy", scene((1, 1, 3, 301, 280)).astype(np.uint16))
+    spec = IngestSpec(source=str(tmp_path / "v.npy"), storage=STORAGE)
+    ingest(spec, tmp_path / "v.ome.zarr")
+    volume = Volume(tmp_path / "v.ome.zarr")
+    whole, shard = volume.digest, volume.path / "0/c/0/0/0/0/0"
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 255
+    shard.write_bytes(data)
+    with pytest.raises(DamagedStore, match="run the job that writes it again"):
+        verify(volume.path, withdraw=True)
+    with pytest.raises(MissingInputError, match="no finished store"):
+        Volume(volume.path)
+    before = {path: path.stat().st_mtime_ns for path in (volume.path / "0").rglob("*") if path.is_file()}
+    ingest(spec, volume.path)
+    assert verify(volume.path) == whole
+    changed = {path for path, time in before.items() if path.stat().st_mtime_ns != time}
+    assert {path for path in changed if path.name != "zarr.json"} == {shard}
 
 
 def test_a_foreign_zarr_is_refused(tmp_path: Path) -> None:
