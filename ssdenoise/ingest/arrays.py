@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import math
+import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +15,8 @@ import dask.array as da
 import numpy as np
 import numpy.typing as npt
 
-from ssdenoise.ingest.source import Source, in_memory, last_axes, picked, reading
+from ssdenoise.grid import Region
+from ssdenoise.ingest.source import Source, check_claim, in_one_piece, last_axes, lazy, nothing, picked, reading
 from ssdenoise.remote import Remote
 
 #: Micrometres of the units that NIfTI knows, and of the Angstrom of MRC.
@@ -26,20 +32,21 @@ def read_picture(path: Path, part: str | None) -> Source:
     # from memory, as the reader leaves a file open that it cannot read
     found = imageio.improps(path.read_bytes())
 
-    def read() -> npt.NDArray[Any]:
+    def read(_: Region) -> npt.NDArray[Any]:
         with reading(path):
             return np.asarray(imageio.imread(path.read_bytes()))
 
-    chunks = tuple((n,) for n in found.shape)
-    array = da.map_blocks(read, chunks=chunks, dtype=found.dtype, meta=np.empty((0,) * len(chunks), found.dtype))
+    array = lazy(read, found.shape, found.shape, found.dtype)
     return Source(array, "yx" if len(found.shape) == 2 else "yxc")
 
 
 def read_npy(path: Path, part: str | None) -> Source:
     """NumPy's own."""
     picked(part, [""], "scene")
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
-    return Source(in_memory(array, axes := last_axes(array.ndim)), axes)
+    found = np.lib.format.open_memmap(path, mode="r")  # for its header
+    turned = not found.flags.c_contiguous  # columns first
+    array = in_one_piece(path, found.offset, found.shape[::-1] if turned else found.shape, found.dtype)
+    return Source(array.T if turned else array, last_axes(found.ndim))
 
 
 def read_hdf5(path: Path | Remote, part: str | None) -> Source:
@@ -71,34 +78,59 @@ def read_hdf5(path: Path | Remote, part: str | None) -> Source:
 
 def read_mrc(path: Path, part: str | None) -> Source:
     """MRC 2014; a stack of images or a volume: Z, Y, X."""
-    import mrcfile
+    from mrcfile.mrcfile import MrcFile
+    from mrcfile.utils import data_dtype_from_header, data_shape_from_header
 
     picked(part, [""], "scene")
-    with mrcfile.mmap(path, mode="r") as mrc:
-        array = np.asarray(mrc.data)  # stays mapped
+    with MrcFile(path, header_only=True) as mrc:
+        header = mrc.header
+        shape, dtype = data_shape_from_header(header), data_dtype_from_header(header)
         z, y, x = (ANGSTROM * float(mrc.voxel_size[axis]) for axis in "zyx")
+        array = in_one_piece(path, header.nbytes + int(header.nsymbt), shape, dtype)
         # a stack of images has none along Z
-        axes = last_axes(array.ndim)
-        return Source(in_memory(array, axes), axes, (z or y, y, x) if x else None)
+        return Source(array, last_axes(len(shape)), (z or y, y, x) if x else None)
 
 
 def read_nifti(path: Path, part: str | None) -> Source:
     """NIfTI, whose first axis is X; scaled if its header says so, which makes floats of it."""
     import nibabel
+    from nibabel.volumeutils import apply_read_scaling
 
     picked(part, [""], "scene")
     image: Any = nibabel.load(path)
     proxy = image.dataobj
     plain = proxy.slope == 1 and proxy.inter == 0
-    dtype = proxy.dtype if plain else np.dtype(np.float32)
-
-    def read(block_info: Any) -> npt.NDArray[Any]:
-        with reading(path):
-            where = tuple(slice(*ends) for ends in block_info[None]["array-location"])
-            return np.asarray(proxy[where] if plain else proxy[where].astype(np.float32))
-
-    chunks = da.core.normalize_chunks((-1, -1, *[1] * (image.ndim - 2)), shape=image.shape, dtype=dtype)
-    array = da.map_blocks(read, chunks=chunks, dtype=dtype, meta=np.empty((0,) * image.ndim, dtype))
+    voxels, close = path, nothing
+    if path.suffix.lower() == ".gz":
+        bytes_of = math.prod(image.shape) * proxy.dtype.itemsize
+        check_claim(path, image.shape, bytes_of)
+        voxels, close = _unpacked(path, proxy.offset + bytes_of)
+    array = in_one_piece(voxels, proxy.offset, image.shape[::-1], proxy.dtype).T
+    if not plain:
+        scale = partial(apply_read_scaling, slope=proxy.slope, inter=proxy.inter)
+        array = array.map_blocks(
+            lambda block: scale(block).astype(np.float32),
+            dtype=np.float32,
+            meta=np.empty((0,) * image.ndim, np.float32),
+        )
     unit = NIFTI_UNITS.get(image.header.get_xyzt_units()[0])
     x, y, z = (*map(float, image.header.get_zooms()[:3]), 1.0, 1.0)[:3]
-    return Source(array, "xyztc"[: image.ndim], None if unit is None else (unit * z, unit * y, unit * x))
+    size = None if unit is None else (unit * z, unit * y, unit * x)
+    return Source(array, "xyztc"[: image.ndim], size, close=close)
+
+
+def _unpacked(path: Path, needed: int) -> tuple[Path, Callable[[], None]]:
+    """A copy of the first bytes of what gzip packed, as that is read from its start only, and what removes the copy."""
+    folder = tempfile.TemporaryDirectory(prefix="ssdenoise-")
+    try:
+        copy, left = Path(folder.name) / "unpacked", needed
+        with gzip.open(path) as packed, copy.open("wb") as sink:
+            while left and (data := packed.read(min(left, 2**24))):
+                left -= sink.write(data)
+            packed.read(1)  # at the end, it compares the checksum
+        if left:
+            raise ValueError(f"its header speaks of {needed} bytes, it has {needed - left}")
+    except BaseException:
+        folder.cleanup()
+        raise
+    return copy, folder.cleanup

@@ -14,13 +14,9 @@ import numpy.typing as npt
 
 from ssdenoise.errors import ConfigError, FormatError, MissingInputError
 from ssdenoise.ingest.readers import READERS, REMOTE_READERS, Reader, reader_of
-from ssdenoise.ingest.source import Source, reading
+from ssdenoise.ingest.source import Source, check_claim, reading
 from ssdenoise.provenance import listed
 from ssdenoise.remote import Remote, located
-
-#: Bytes that a file may claim whatever its size, and how many times its size it may claim beyond: deflate, which
-#: most files are compressed by, makes a thousandth of nothing but zeros.
-HARMLESS_BYTES, INFLATION = 2**30, 2000
 
 #: Operations on a named axis that may follow the path in a source, `path#t=1:5&mean=t`, applied in order.
 SELECTION = re.compile(
@@ -91,21 +87,13 @@ def _read(path: Path | Remote, part: str | None) -> Source:
             found = known[1](path, part)
         else:
             found = _copied(path, known[1], part)
-    _check_claim(found, path)
+    if path.suffix != ".zarr" and not found.assembled:
+        try:
+            check_claim(path, found.array.shape, int(found.array.nbytes))
+        except FormatError:
+            found.close()
+            raise
     return found
-
-
-def _check_claim(found: Source, path: Path | Remote) -> None:
-    """Refuse a file whose header claims far more voxels than it can hold, before memory is filled with them."""
-    if path.suffix == ".zarr" or found.assembled:
-        return
-    size = path.files[0]["size"] if isinstance(path, Remote) else path.stat().st_size
-    if found.array.nbytes > max(HARMLESS_BYTES, INFLATION * size):
-        found.close()
-        raise FormatError(
-            f"{path} claims an array of {found.array.shape}, {found.array.nbytes / 1e9:.3g} GB, in a file of "
-            f"{size / 1e6:.3g} MB, more than any compression makes of it; is it whole?"
-        )
 
 
 def _copied(remote: Remote, read: Reader, part: str | None) -> Source:

@@ -17,7 +17,8 @@ import numpy.typing as npt
 import tifffile
 import zarr
 
-from ssdenoise.ingest.source import CHUNK_BYTES, Source, in_memory, picked, reading
+from ssdenoise.grid import Region
+from ssdenoise.ingest.source import CHUNK_BYTES, Source, in_memory, in_one_piece, lazy, picked, reading
 from ssdenoise.remote import Remote
 
 #: Micrometres of the units that OME knows for lengths; micrometres are meant where none is named.
@@ -70,34 +71,10 @@ def _alike(series: Sequence[tifffile.TiffPageSeries]) -> bool:
 
 def _array(tiff: tifffile.TiffFile, number: int, path: Path | Remote) -> da.Array:
     series = tiff.series[number]
-    if series.dataoffset is not None:  # uncompressed and in one piece
-        if isinstance(path, Remote):
-            return _rows(tiff, series, series.dataoffset, path)
-        return in_memory(tifffile.memmap(path, series=number, mode="r"), series.axes.lower())
+    if series.dataoffset is not None and series.keyframe.parent is tiff:  # uncompressed and in one piece
+        dtype = tiff.byteorder + series.dtype.char
+        return in_one_piece(path, series.dataoffset, series.shape, dtype, series.axes.lower())
     return _segments(tiff, series) if series.keyframe.nbytes > CHUNK_BYTES else _pages(series, path)
-
-
-def _rows(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries, offset: int, path: Remote) -> da.Array:
-    """A series in one piece, by rows of single planes, which are in one piece, too."""
-    tiff.filehandle.set_lock(True)  # they are read in several threads
-    dtype = np.dtype(tiff.byteorder + series.dtype.char)
-    y = series.axes.lower().index("y")
-    rows = max(1, CHUNK_BYTES // (math.prod(series.shape[y + 1 :]) * dtype.itemsize))
-
-    def read(block_info: Any) -> npt.NDArray[Any]:
-        starts, stops = zip(*block_info[None]["array-location"], strict=True)
-        shape = [stop - start for start, stop in zip(starts, stops, strict=True)]
-        first = offset + int(np.ravel_multi_index(starts, series.shape)) * dtype.itemsize
-        with reading(path), tiff.filehandle.lock:
-            tiff.filehandle.seek(first)
-            data = tiff.filehandle.read(math.prod(shape) * dtype.itemsize)
-        return np.frombuffer(data, dtype).reshape(shape).astype(series.dtype)
-
-    blocks = (*[1] * y, rows, *series.shape[y + 1 :])
-    chunks = da.core.normalize_chunks(blocks, shape=series.shape, dtype=series.dtype)
-    meta = np.empty((0,) * series.ndim, series.dtype)
-    lazy: da.Array = da.map_blocks(read, chunks=chunks, dtype=series.dtype, meta=meta)
-    return lazy
 
 
 def _segments(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> da.Array:
@@ -111,8 +88,8 @@ def _segments(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> da.Ar
             chunks[axis] = array.shape[axis]
     y = series.axes.lower().index("y")
     chunks[y] *= max(1, CHUNK_BYTES // (math.prod(chunks) * array.dtype.itemsize))
-    lazy: da.Array = da.from_array(array, chunks=tuple(chunks), name=False)
-    return lazy
+    rows: da.Array = da.from_array(array, chunks=tuple(chunks), name=False)
+    return rows
 
 
 def _pages(series: tifffile.TiffPageSeries, path: Path | Remote) -> da.Array:
@@ -125,16 +102,14 @@ def _pages(series: tifffile.TiffPageSeries, path: Path | Remote) -> da.Array:
         file.filehandle.open()  # other files than the first were closed; all are, with the first
         file.filehandle.set_lock(True)  # pages are read in several threads
 
-    def read(block_id: tuple[int, ...]) -> npt.NDArray[Any]:
+    def read(region: Region) -> npt.NDArray[Any]:
         with reading(path):
-            one = series.pages[int(np.ravel_multi_index(block_id[: len(lead)], lead)) if lead else 0]
+            index = [one.start for one in region[: len(lead)]]
+            one = series.pages[int(np.ravel_multi_index(index, lead)) if lead else 0]
             values = np.zeros(page, series.dtype) if one is None else one.asarray()
             return np.asarray(values).reshape((1,) * len(lead) + page)
 
-    chunks = (*((1,) * n for n in lead), *((n,) for n in page))
-    meta = np.empty((0,) * series.ndim, series.dtype)
-    lazy: da.Array = da.map_blocks(read, chunks=chunks, dtype=series.dtype, meta=meta)
-    return lazy
+    return lazy(read, series.shape, (*[1] * len(lead), *page), series.dtype)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import tempfile
 from pathlib import Path
@@ -499,3 +500,27 @@ def test_files_that_are_not_what_their_names_say(end: str, tmp_path: Path) -> No
         (tmp_path / f"a.{end}").write_bytes(content)
         with pytest.raises(FormatError, match=rf"a\.{end} cannot be read as {end} \(.+\); is it whole\?$"):
             read(tmp_path, f"a.{end}")
+
+
+def test_an_array_whose_columns_come_first(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.asfortranarray(VOXELS))
+    np.testing.assert_array_equal(read(tmp_path, "a.npy").read((slice(None),) * 5)[0, 0], VOXELS)
+
+
+def test_packed_nifti_is_unpacked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It can only be read from its start."""
+    nibabel.save(nibabel.Nifti1Image(VOXELS.astype(np.int16).T, np.eye(4)), tmp_path / "a.nii.gz")
+    reads: list[int] = []
+    original = gzip.GzipFile.read
+    monkeypatch.setattr(gzip.GzipFile, "read", lambda file, n=-1: reads.append(n) or original(file, n))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("ssdenoise.ingest.BAND_BYTES", 20_000)
+    np.testing.assert_array_equal(read(tmp_path, "a.nii.gz").read((slice(None),) * 5)[0, 0], VOXELS)
+    assert reads.count(2 * VOXELS.size + 352) == 1
+    assert not list(tmp_path.glob("ssdenoise-*"))
+    whole = (tmp_path / "a.nii.gz").read_bytes()
+    for broken in (whole[:-3000], whole[:-8] + b"12345678"):
+        (tmp_path / "a.nii.gz").write_bytes(broken)
+        with pytest.raises(FormatError, match=r"a\.nii\.gz cannot be read as nii\.gz \(.+\); is it whole\?$"):
+            read(tmp_path, "a.nii.gz#z=0")
+        assert not list(tmp_path.glob("ssdenoise-*"))
