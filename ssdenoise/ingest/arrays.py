@@ -8,6 +8,7 @@ import math
 import tempfile
 from collections.abc import Callable
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,14 @@ import dask.array as da
 import numpy as np
 import numpy.typing as npt
 
+from ssdenoise.errors import FormatError
 from ssdenoise.grid import Region
 from ssdenoise.ingest.source import Source, check_claim, in_one_piece, last_axes, lazy, nothing, picked, reading
 from ssdenoise.remote import Remote
+
+#: What Pillow calls the content of files by the end of their names, and the dtypes of its kinds of pictures.
+PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP"}
+MODES = {"L": "uint8", "I;16": "uint16", "RGB": "uint8", "P": "uint8"}
 
 #: Micrometres of the units that NIfTI knows, and of the Angstrom of MRC.
 NIFTI_UNITS = {"micron": 1.0, "mm": 1e3, "meter": 1e6}
@@ -25,19 +31,34 @@ ANGSTROM = 1e-4
 
 
 def read_picture(path: Path, part: str | None) -> Source:
-    """PNG or JPEG, grey or RGB."""
-    from imageio import v3 as imageio
+    """PNG, JPEG or BMP, grey or RGB; the bytes are read first, as Pillow leaves a file open that it cannot read."""
+    from PIL import Image
 
     picked(part, [""], "scene")
-    # from memory, as the reader leaves a file open that it cannot read
-    found = imageio.improps(path.read_bytes())
+
+    def opened() -> Image.Image:
+        return Image.open(BytesIO(path.read_bytes()))
+
+    image = opened()
+    if (kind := image.format) != PICTURES[path.suffix.lower()]:
+        raise FormatError(f"{path} holds {kind}; let its name end as such a file's does, or convert it")
+    if (frames := getattr(image, "n_frames", 1)) > 1:
+        raise FormatError(f"{path} is a film of {frames} pictures; needed one picture a file: save them one by one")
+    if image.mode not in MODES or image.has_transparency_data:
+        raise FormatError(
+            f"{path} is of the kind {image.mode}{' with transparency' * image.has_transparency_data}; needed grey (8 "
+            "or 16 bits) or RGB: convert it"
+        )
+    dtype = np.dtype(MODES[image.mode])
+    colours = image.mode in ("RGB", "P")
+    shape = (image.height, image.width, *[3] * colours)
 
     def read(_: Region) -> npt.NDArray[Any]:
         with reading(path):
-            return np.asarray(imageio.imread(path.read_bytes()))
+            found = opened()
+            return np.asarray(found.convert("RGB") if colours else found, dtype)
 
-    array = lazy(read, found.shape, found.shape, found.dtype)
-    return Source(array, "yx" if len(found.shape) == 2 else "yxc")
+    return Source(lazy(read, shape, shape, dtype), "yxc" if colours else "yx")
 
 
 def read_npy(path: Path, part: str | None) -> Source:

@@ -10,7 +10,6 @@ from typing import Any
 
 import dask.array as da
 import h5py
-import imageio.v3 as imageio
 import mrcfile
 import nibabel
 import numpy as np
@@ -19,6 +18,7 @@ import tifffile
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from yaozarrs import validate_zarr_store
 
 from ssdenoise.config.specs import IngestSpec
@@ -289,7 +289,7 @@ def test_an_unknown_suffix_names_the_known_ones(tmp_path: Path) -> None:
 
 
 def picture(path: Path, voxels: np.ndarray) -> None:
-    imageio.imwrite(path, voxels)
+    Image.fromarray(voxels).save(path)
 
 
 def test_pictures_of_a_folder_become_planes(tmp_path: Path) -> None:
@@ -317,6 +317,39 @@ def test_upright_pictures_are_turned_and_colours_are_channels(tmp_path: Path) ->
         read(tmp_path, "*.png")
     with pytest.raises(MissingInputError, match="no files"):
         read(tmp_path, "*.jpg")
+
+
+@pytest.mark.parametrize(("name", "mode"), [("a.png", "I;16"), ("a.jpg", "RGB"), ("a.jpeg", "L"), ("a.bmp", "RGB")])
+def test_kinds_of_pictures(name: str, mode: str, tmp_path: Path) -> None:
+    shape = (20, 30, 3) if mode == "RGB" else (20, 30)
+    noise = np.random.default_rng(0).integers(0, 256, shape, np.uint16 if mode == "I;16" else np.uint8)
+    picture(tmp_path / name, noise)
+    found = read(tmp_path, name).read((slice(None),) * 5)[0, :, 0]
+    expected = np.asarray(Image.open(tmp_path / name))  # JPEG loses some
+    np.testing.assert_array_equal(found, np.moveaxis(expected, -1, 0) if mode == "RGB" else expected[None])
+
+
+def several(path: Path, number: int) -> None:
+    first, *others = [Image.fromarray(np.full((20, 30), i, np.uint8)) for i in range(number)]
+    first.save(path, save_all=True, append_images=others)
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "why"),
+    [
+        ("a.png", lambda path: tifffile.imwrite(path, VOXELS), "holds TIFF; let its name end as"),
+        ("a.bmp", lambda path: Image.new("L", (9, 9)).save(path, "PNG"), "holds PNG; let its name end as"),
+        ("a.png", lambda path: several(path, 3), "is a film of 3 pictures"),
+        ("a.png", lambda path: Image.new("RGBA", (9, 9)).save(path), "the kind RGBA with transparency; needed grey"),
+        ("a.png", lambda path: Image.new("LA", (9, 9)).save(path), "the kind LA with transparency; needed grey"),
+        ("a.png", lambda path: Image.new("L", (9, 9)).save(path, transparency=0), "the kind L with transparency"),
+        ("a.jpg", lambda path: Image.new("CMYK", (9, 9)).save(path), "the kind CMYK; needed grey"),
+    ],
+)
+def test_pictures_that_would_lose_something_are_refused(name: str, write: Any, why: str, tmp_path: Path) -> None:
+    write(tmp_path / name)
+    with pytest.raises(FormatError, match=why):
+        read(tmp_path, name)
 
 
 # --- formats, each made by its own writer --------------------------------------------------------------------------
