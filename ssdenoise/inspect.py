@@ -11,6 +11,7 @@ import numpy as np
 from ssdenoise.calibrate import calibrate
 from ssdenoise.config.specs import CalibrateSpec, IngestSpec, Storage
 from ssdenoise.ingest import ingest, tczyx
+from ssdenoise.ingest.source import VoxelSize
 from ssdenoise.ingest.sources import read_source
 from ssdenoise.provenance import inline
 from ssdenoise.store import Volume
@@ -51,7 +52,7 @@ def inspect(source: str, axes: str | None = None) -> str:
             for start, n in [((whole - wanted) // 2, wanted)]
         )
         part = source + ("&" if "#" in source else "#") + middle if middle else source
-        spec = IngestSpec(name="inspect", source=part, axes=axes, voxel_size_um=size, storage=Storage())
+        spec = IngestSpec(name="inspect", source=part, axes=axes, voxel_size_um=None, storage=Storage())
         store = Path(folder) / "part.ome.zarr"
         ingest(spec, store)
         calibration = calibrate(CalibrateSpec(), store, Path(folder) / "calibration.json")
@@ -66,7 +67,7 @@ def inspect(source: str, axes: str | None = None) -> str:
         source,
         f"  shape       {'x'.join(map(str, shape))} (TCZYX), {np.prod(shape) * dtype.itemsize / 1e6:.4g} MB",
         f"  dtype       {dtype}",
-        f"  voxel size  {', '.join(f'{n:g}' for n in size) + ' micrometres (Z, Y, X)' if size else 'not in the file'}",
+        f"  voxel size  {_size(size)}",
     ]
     for c, channel in enumerate(calibration["channels"]):
         model = channel["models"]["poisson_gaussian"]
@@ -84,6 +85,17 @@ def inspect(source: str, axes: str | None = None) -> str:
     name = "".join(c if c.isalnum() or c in "_-" else "-" for c in stem) or "unnamed"
     lines += ["", "dataset\tnoisy\taxes", f"{name}\t{source}\t{axes or ''}"]
     return "\n".join(lines) + "\n"
+
+
+def _size(size: VoxelSize | None) -> str:
+    if size is None:
+        return "not in the file"
+    z, y, x = size
+    return (
+        f"{y:g}, {x:g} micrometres (Y, X), Z is not in the file"
+        if z is None
+        else f"{z:g}, {y:g}, {x:g} micrometres (Z, Y, X)"
+    )
 
 
 def _short(quantile: float) -> str:

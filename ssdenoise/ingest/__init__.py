@@ -88,7 +88,7 @@ def ingest(
         # of other numbers are those whose channels were selected, or are samples of a picture
         names = source.channels if len(source.channels) == number else tuple(f"channel {i}" for i in range(number))
         colors = source.colors if len(source.colors) == number else (WHITE,) * number
-        metadata = Metadata(spec.name, spec.voxel_size_um or source.voxel_size_um, names, colors)
+        metadata = Metadata(spec.name, spec.voxel_size_um or _voxel_size(source, voxels), names, colors)
         provenance = record("ingest", spec=spec.model_dump(mode="json"), inputs=inputs, code=code, clock=clock)
         return commit(
             output, layout, key, metadata, {"provenance": provenance}, threads=threads, root=spec.storage.root
@@ -112,6 +112,12 @@ def tczyx(source: Source, where: str) -> da.Array:
     whole: da.Array = array[tuple(slice(None) if axis in axes else None for axis in AXES)]
     native: da.Array = whole.astype(whole.dtype.newbyteorder("="))  # ImageJ writes the other
     return native
+
+
+def _voxel_size(source: Source, voxels: da.Array) -> tuple[float, float, float] | None:
+    """What the file says, if it says all; that a single plane has no distance to others does not matter."""
+    z, y, x = source.voxel_size_um or (None, 0, 0)
+    return (z or y, y, x) if y and (z or voxels.shape[2] == 1) else None
 
 
 def _check(voxels: da.Array, where: str, like: Path | None) -> None:

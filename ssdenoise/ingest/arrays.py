@@ -108,8 +108,7 @@ def read_mrc(path: Path, part: str | None) -> Source:
         shape, dtype = data_shape_from_header(header), data_dtype_from_header(header)
         z, y, x = (ANGSTROM * float(mrc.voxel_size[axis]) for axis in "zyx")
         array = in_one_piece(path, header.nbytes + int(header.nsymbt), shape, dtype)
-        # a stack of images has none along Z
-        return Source(array, last_axes(len(shape)), (z or y, y, x) if x else None)
+        return Source(array, last_axes(len(shape)), (z or None, y, x) if x else None)
 
 
 def read_nifti(path: Path, part: str | None) -> Source:
@@ -135,8 +134,8 @@ def read_nifti(path: Path, part: str | None) -> Source:
             meta=np.empty((0,) * image.ndim, np.float32),
         )
     unit = NIFTI_UNITS.get(image.header.get_xyzt_units()[0])
-    x, y, z = (*map(float, image.header.get_zooms()[:3]), 1.0, 1.0)[:3]
-    size = None if unit is None else (unit * z, unit * y, unit * x)
+    x, y, z = (*map(float, image.header.get_zooms()[:3]), 0.0, 0.0)[:3]
+    size = None if unit is None else (unit * z or None, unit * y, unit * x)
     return Source(array, "xyztc"[: image.ndim], size, close=close)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssdenoise.errors import ConfigError, FormatError
-from ssdenoise.ingest.source import Source, picked, reading
+from ssdenoise.ingest.source import Source, VoxelSize, picked, reading
 
 
 def read_nd2(path: Path, part: str | None) -> Source:
@@ -99,14 +99,14 @@ def _check_scenes(path: Path, names: tuple[str, ...], metadata: Any) -> None:
         )
 
 
-def _voxel_size(image: Any) -> tuple[float, float, float] | None:
+def _voxel_size(image: Any) -> VoxelSize | None:
     """Z, Y, X; None where the file does not say."""
     z, y, x = image.physical_pixel_sizes
     metadata = image.reader.xarray_dask_data.attrs["unprocessed"]
     if isinstance(metadata, dict):  # ND2, which has 1 where nothing was calibrated
         known = metadata["metadata"].channels[0].volume.axesCalibrated
         x, y, z = (size if is_known else None for size, is_known in zip((x, y, z), known, strict=True))
-    return (float(z or y), float(y), float(x)) if x and y else None
+    return (float(z) if z else None, float(y), float(x)) if x and y else None
 
 
 def _colors(image: Any) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import dask.array as da
 import zarr
 
 from ssdenoise.errors import FormatError
-from ssdenoise.ingest.source import Source, picked
+from ssdenoise.ingest.source import Source, VoxelSize, picked
 from ssdenoise.remote import Remote
 from ssdenoise.store import WHITE
 
@@ -69,9 +69,7 @@ def _ome(group: zarr.Group) -> Mapping[str, Any]:
     return attributes.get("ome", attributes)  # type: ignore[no-any-return]
 
 
-def _voxel_size(
-    image: Mapping[str, Any], first: Mapping[str, Any], axes: list[str]
-) -> tuple[float, float, float] | None:
+def _voxel_size(image: Mapping[str, Any], first: Mapping[str, Any], axes: list[str]) -> VoxelSize | None:
     """Scales of the first level and of the whole image; None where an axis has no unit that is a length."""
     scale = dict.fromkeys(axes, 1.0)
     for transformation in (*first.get("coordinateTransformations", ()), *image.get("coordinateTransformations", ())):
@@ -84,4 +82,4 @@ def _voxel_size(
             scale[axis["name"]] *= UNITS[axis["unit"]]
     if not {"y", "x"} <= scale.keys():
         return None
-    return (scale.get("z", scale["y"]), scale["y"], scale["x"])
+    return (scale.get("z"), scale["y"], scale["x"])

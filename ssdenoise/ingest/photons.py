@@ -17,7 +17,7 @@ def read_ptu(path: Path, part: str | None) -> Source:
     with ptufile.PtuFile(path) as ptu:
         axes = "".join(ptu.dims).lower()
         step = {axis: float(np.diff(ptu.coords[axis.upper()][:2])[0]) * 1e6 for axis in "yx"}
-        return Source(in_memory(np.asarray(ptu[...]), axes), axes, (step["y"], step["y"], step["x"]))
+        return Source(in_memory(np.asarray(ptu[...]), axes), axes, (None, step["y"], step["x"]))
 
 
 def read_sdt(path: Path, part: str | None) -> Source:

@@ -30,6 +30,9 @@ CHUNK_BYTES = 2**23
 #: most files are compressed by, makes a thousandth of nothing but zeros.
 HARMLESS_BYTES, INFLATION = 2**30, 2000
 
+#: Z, Y, X in micrometres; Z may be unknown.
+VoxelSize = tuple[float | None, float, float]
+
 #: Names that an error lists.
 MOST_NAMED = 20
 
@@ -49,7 +52,7 @@ class Source:
     axes : str
         Lower case.
     voxel_size_um : tuple of float, optional
-        Z, Y, X.
+        Z, Y, X; Z is None where the file does not say it.
     channels : tuple of str
         Names; empty if the file has none.
     colors : tuple of str
@@ -62,7 +65,7 @@ class Source:
 
     array: da.Array
     axes: str
-    voxel_size_um: tuple[float, float, float] | None = None
+    voxel_size_um: VoxelSize | None = None
     channels: tuple[str, ...] = ()
     colors: tuple[str, ...] = ()
     assembled: bool = False

@@ -48,6 +48,8 @@ def read_source(source: str, root: Path, axes: str | None) -> Source:
         if len(axes) != found.array.ndim:
             raise FormatError(f"{name} has shape {found.array.shape}, the axes {axes!r} do not fit it")
         found.axes = axes.lower()
+    if "*" in name and found.axes[0] == "z" and (size := found.voxel_size_um):
+        found.voxel_size_um = (None, *size[1:])  # files say nothing of how far they are from each other
     for step in steps:
         if step != "landscape":
             _select(found, step, source)
@@ -167,6 +169,9 @@ def _select(source: Source, step: str, where: str) -> None:
         if axis == "c":
             source.channels, source.colors = source.channels[start:stop], source.colors[start:stop]
         return
+    if source.voxel_size_um and axis in "zyx":
+        (z, y, x), times = source.voxel_size_um, [int(match["by"] or size) if a == axis else 1 for a in "zyx"]
+        source.voxel_size_um = (z and z * times[0], y * times[1], x * times[2])
     if match["along"]:
         by = int(match["by"])
         if by < 1 or size % by:

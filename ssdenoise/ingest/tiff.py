@@ -18,7 +18,7 @@ import tifffile
 import zarr
 
 from ssdenoise.grid import Region
-from ssdenoise.ingest.source import CHUNK_BYTES, Source, in_memory, in_one_piece, lazy, picked, reading
+from ssdenoise.ingest.source import CHUNK_BYTES, Source, VoxelSize, in_memory, in_one_piece, lazy, picked, reading
 from ssdenoise.remote import Remote
 
 #: Micrometres of the units that OME knows for lengths; micrometres are meant where none is named.
@@ -33,7 +33,9 @@ def read_tiff(path: Path | Remote, part: str | None) -> Source:
         first = tiff.series[0]
         if part is None and len(tiff.series) > 1 and first.axes in ("YX", "YXS") and _alike(tiff.series):
             planes = da.stack([_array(tiff, number, path) for number in range(len(tiff.series))])
-            return Source(planes, "i" + first.axes.lower(), _said(tiff, 0).voxel_size_um, close=tiff.close)
+            size = _said(tiff, 0).voxel_size_um
+            # nothing is said of how far the planes are from each other
+            return Source(planes, "i" + first.axes.lower(), size and (None, *size[1:]), close=tiff.close)
         number = picked(part, [one.name for one in tiff.series], "scene")
         array, axes, said = _array(tiff, number, path), tiff.series[number].axes.lower(), _said(tiff, number)
         return Source(array, axes, said.voxel_size_um, said.channels, said.colors, close=tiff.close)
@@ -116,7 +118,7 @@ def _pages(series: tifffile.TiffPageSeries, path: Path | Remote) -> da.Array:
 class _Said:
     """What a TIFF says of one of its images."""
 
-    voxel_size_um: tuple[float, float, float] | None = None
+    voxel_size_um: VoxelSize | None = None
     channels: tuple[str, ...] = ()
     colors: tuple[str, ...] = ()
 
@@ -130,7 +132,7 @@ def _said(tiff: tifffile.TiffFile, number: int) -> _Said:
     if imagej.get("unit") in ("micron", "um", "µm", "\\u00B5m"):
         tags = tiff.pages.first.tags
         x, y = (tags[name].value[1] / tags[name].value[0] for name in ("XResolution", "YResolution"))
-        return _Said((float(imagej.get("spacing", y)), float(y), float(x)))
+        return _Said((float(imagej["spacing"]) if "spacing" in imagej else None, float(y), float(x)))
     return _Said()
 
 
@@ -142,7 +144,7 @@ def _ome(pixels: ElementTree.Element) -> _Said:
     given = {axis: pixels.get(f"PhysicalSize{axis}") for axis in "ZYX"}
     units = {axis: UNITS.get(pixels.get(f"PhysicalSize{axis}Unit", "µm")) for axis in "ZYX"}
     sizes = {axis: float(n) * unit for axis, n in given.items() if n and (unit := units[axis])}
-    size = (sizes.get("Z", sizes["Y"]), sizes["Y"], sizes["X"]) if {"Y", "X"} <= sizes.keys() else None
+    size = (sizes.get("Z"), sizes["Y"], sizes["X"]) if {"Y", "X"} <= sizes.keys() else None
     return _Said(size, tuple(names), tuple(colors))
 
 

@@ -24,6 +24,7 @@ from yaozarrs import validate_zarr_store
 from ssdenoise.config.specs import IngestSpec
 from ssdenoise.errors import ConfigError, FormatError, MissingInputError, SsdenoiseError
 from ssdenoise.ingest import copy, ingest
+from ssdenoise.inspect import inspect
 from ssdenoise.store import Layout, ShardWriter, Volume
 from tests.conftest import STORAGE
 
@@ -51,6 +52,31 @@ def test_tiff_is_kept_voxel_by_voxel_with_its_metadata(tmp_path: Path) -> None:
     np.testing.assert_array_equal(volume.read((slice(None),) * 5)[0, 0], VOXELS)
     assert volume.metadata.voxel_size_um == pytest.approx((0.5, 0.25, 0.25))
     validate_zarr_store(str(volume.path))
+
+
+def imagej(path: Path, voxels: np.ndarray, axes: str, **said: object) -> None:
+    """A pixel is a quarter of a unit wide."""
+    tifffile.imwrite(path, voxels, imagej=True, resolution=(4, 4), metadata={"axes": axes, "unit": "um", **said})
+
+
+def test_the_voxel_size_follows_what_is_taken_of_a_file(tmp_path: Path) -> None:
+    imagej(tmp_path / "a.tif", VOXELS[:4, :32], "ZYX", spacing=0.5)
+    for selection, size in (("bin=y:2", (0.5, 0.5, 0.25)), ("bin=z:4", (2, 0.25, 0.25)), ("mean=z", (2, 0.25, 0.25))):
+        assert read(tmp_path, f"a.tif#{selection}").metadata.voxel_size_um == pytest.approx(size)
+
+
+def test_a_distance_of_planes_is_not_invented(tmp_path: Path) -> None:
+    """Of a single plane it does not matter."""
+    imagej(tmp_path / "a.tif", VOXELS, "ZYX")
+    assert read(tmp_path, "a.tif").metadata.voxel_size_um is None
+    assert read(tmp_path, "a.tif#z=2").metadata.voxel_size_um == pytest.approx((0.25,) * 3)
+    for i, plane in enumerate(VOXELS):
+        imagej(tmp_path / f"plane-{i}.tif", plane, "YX")
+        imagej(tmp_path / f"volume-{i}.tif", VOXELS, "ZYX", spacing=0.5)
+    assert read(tmp_path, "plane-*.tif").metadata.voxel_size_um is None
+    assert read(tmp_path, "plane-*.tif", "TYX").metadata.voxel_size_um == pytest.approx((0.25,) * 3)
+    assert read(tmp_path, "volume-*.tif", "TZYX").metadata.voxel_size_um == pytest.approx((0.5, 0.25, 0.25))
+    assert "0.25, 0.25 micrometres (Y, X), Z is not in the file" in inspect(f"{tmp_path}/plane-*.tif")
 
 
 @pytest.mark.parametrize("compression", [None, "zlib"])
