@@ -18,6 +18,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 from ssdenoise.errors import FormatError, MissingInputError
 
@@ -59,6 +60,25 @@ def fingerprint(path: str | Path) -> dict[str, int]:
 def zarr_metadata(path: Path) -> list[Path]:
     """The files of a Zarr's root that say what it is."""
     return [file for name in ("zarr.json", ".zattrs", ".zgroup") if (file := path / name).is_file()]
+
+
+def companions(path: Path) -> list[Path]:
+    """Other files with planes of an OME-TIFF, whose name has to end in `.ome.tif`; none if it cannot be read."""
+    if not re.search(r"\.ome\.(tiff?|btf)$", path.name.lower()):
+        return []
+    from tifffile import TiffFile  # a fifth of a second to import
+
+    try:
+        with TiffFile(path) as tiff:
+            root = ElementTree.fromstring(tiff.ome_metadata or "<OME/>")
+    except Exception:  # ingest says what is wrong
+        return []
+    names = {
+        node.get("FileName")
+        for node in root.iter()
+        if node.tag.endswith("UUID") and (node.text or "").strip() != root.get("UUID")
+    }
+    return [path.parent / name for name in sorted(filter(None, names)) if name.lower() != path.name.lower()]
 
 
 def canonical(value: object) -> str:

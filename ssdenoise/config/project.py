@@ -18,7 +18,7 @@ from ssdenoise.config.specs import (
     validated,
 )
 from ssdenoise.errors import ConfigError
-from ssdenoise.provenance import code_hash, zarr_metadata
+from ssdenoise.provenance import code_hash, companions, zarr_metadata
 from ssdenoise.remote import is_remote
 
 
@@ -77,12 +77,13 @@ class Project:
         return [] if is_remote(path) else self.files(path) or [path]
 
     def files(self, path: str) -> list[str]:
-        """Files that are there: one, or those that a pattern fits; of a Zarr, what says that it is one."""
+        """Files that are there: one and its companions, or those that a pattern fits; of a Zarr, what says that it is one."""
         pattern = self.root / path
         if "*" not in pattern.name:
             if pattern.is_dir():
                 return [str(Path(path) / file.name) for file in zarr_metadata(pattern)[:1]]
-            return [path] if pattern.exists() else []
+            inside = [str(Path(path).parent / file.relative_to(pattern.parent)) for file in companions(pattern)]
+            return [path, *inside] if pattern.exists() else []
         return [str(Path(path).parent / found.name) for found in sorted(pattern.parent.glob(pattern.name))]
 
     @property

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ssdenoise.errors import ConfigError, FormatError, MissingInputError
 from ssdenoise.ingest.readers import READERS, REMOTE_READERS, Reader, reader_of
 from ssdenoise.ingest.source import Source, check_claim, reading
-from ssdenoise.provenance import listed
+from ssdenoise.provenance import companions, listed
 from ssdenoise.remote import Remote, located
 
 #: Operations on a named axis that may follow the path in a source, `path#t=1:5&mean=t`, applied in order.
@@ -63,7 +63,7 @@ def read_in_place(source: str) -> bool:
 
 
 def source_files(path: Path | Remote) -> Sequence[Path | Remote]:
-    """The file of a source, or the files that its pattern fits, in order of their names."""
+    """The file of a source and its companions, or the files that its pattern fits, in order of their names."""
     if isinstance(path, Remote):
         if "*" not in path.name:
             return [path] if path.files else []
@@ -75,7 +75,12 @@ def source_files(path: Path | Remote) -> Sequence[Path | Remote]:
             raise MissingInputError(f"{path} is a folder; name its files by a pattern, such as {path}/*.tif")
         if not path.exists():
             raise MissingInputError(f"no file {path}; correct the sheet, or fetch it")
-        return [path]
+        files = [path, *companions(path)]
+        if missing := [file for file in files if not file.exists()]:
+            raise MissingInputError(
+                f"no file {missing[0]}, which planes of {path} are in; put all of them into one folder"
+            )
+        return files
     if not (paths := sorted(path.parent.glob(path.name))):
         raise MissingInputError(f"no files {path}; correct the sheet, or fetch them")
     return paths

@@ -507,27 +507,51 @@ def test_images_of_a_collection_of_ome_zarr(tmp_path: Path) -> None:
         read(tmp_path, "a.zarr")
 
 
-def test_planes_of_one_ome_tiff_in_several_files(tmp_path: Path) -> None:
+def write_ome_tiffs(folder: Path, *, images: bool = False) -> list[str]:
+    """Planes of one image, or images of one plane, each in a file of its own; each file describes all."""
     names = [f"plane-{z}.ome.tif" for z in range(len(VOXELS))]
-    planes = "".join(
-        f'<TiffData FirstZ="{z}" IFD="0" PlaneCount="1"><UUID FileName="{name}">'
-        f"urn:uuid:{z:08d}-0000-0000-0000-000000000000</UUID></TiffData>"
-        for z, name in enumerate(names)
+    z, y, x = (1 if images else len(VOXELS)), *VOXELS.shape[1:]
+    planes = [
+        f'<TiffData FirstZ="{0 if images else i}" IFD="0" PlaneCount="1"><UUID FileName="{name}">'
+        f"urn:uuid:{i:08d}-0000-0000-0000-000000000000</UUID></TiffData>"
+        for i, name in enumerate(names)
+    ]
+    described = "".join(
+        f'<Image ID="Image:{i}"><Pixels ID="Pixels:{i}" DimensionOrder="XYZCT" Type="uint16" SizeX="{x}" SizeY="{y}" '
+        f'SizeZ="{z}" SizeC="1" SizeT="1">{inside}</Pixels></Image>'
+        for i, inside in enumerate(planes if images else ["".join(planes)])
     )
-    z, y, x = VOXELS.shape
     for number, (name, plane) in enumerate(zip(names, VOXELS, strict=True)):
         ome = (
             f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" '
-            f'UUID="urn:uuid:{number:08d}-0000-0000-0000-000000000000"><Image ID="Image:0"><Pixels ID="Pixels:0" '
-            f'DimensionOrder="XYZCT" Type="uint16" SizeX="{x}" SizeY="{y}" SizeZ="{z}" SizeC="1" SizeT="1">{planes}'
-            "</Pixels></Image></OME>"
+            f'UUID="urn:uuid:{number:08d}-0000-0000-0000-000000000000">{described}</OME>'
         )
-        tifffile.imwrite(tmp_path / name, plane, description=ome, metadata=None, compression="zlib")
-    np.testing.assert_array_equal(read(tmp_path, names[0]).read((slice(None),) * 5)[0, 0], VOXELS)
+        tifffile.imwrite(folder / name, plane, description=ome, metadata=None, compression=None if images else "zlib")
+    return names
+
+
+def test_planes_of_one_ome_tiff_in_several_files(tmp_path: Path) -> None:
+    names = write_ome_tiffs(tmp_path)
+    volume = read(tmp_path, names[0])
+    np.testing.assert_array_equal(volume.read((slice(None),) * 5)[0, 0], VOXELS)
+    assert list(volume.record["provenance"]["inputs"]) == [str(tmp_path / name) for name in names]
+    with tifffile.TiffFile(tmp_path / names[2]) as old:
+        tifffile.imwrite(tmp_path / names[2], VOXELS[2] + 1, description=old.ome_metadata, metadata=None)
+    np.testing.assert_array_equal(read(tmp_path, names[0]).read((slice(None),) * 5)[0, 0, 2], VOXELS[2] + 1)
     (tmp_path / names[2]).write_bytes((tmp_path / names[2]).read_bytes()[:-300])
-    (tmp_path / "cut").mkdir()
     with pytest.raises(FormatError, match=r"is it whole"):
         read(tmp_path, names[0] + "#z=0:5")
+    (tmp_path / names[2]).unlink()
+    with pytest.raises(MissingInputError, match=r"no file .*plane-2\.ome\.tif, which planes of .*plane-0\.ome\.tif"):
+        read(tmp_path, names[0])
+
+
+def test_images_of_one_ome_tiff_in_several_files(tmp_path: Path) -> None:
+    """Not compressed, they lie at the same place of different files."""
+    names = write_ome_tiffs(tmp_path, images=True)
+    for i in (0, 3):
+        found = read(tmp_path, f"{names[0]}#scene={i}").read((slice(None),) * 5)[0, 0, 0]
+        np.testing.assert_array_equal(found, VOXELS[i])
 
 
 def test_images_of_a_plate_of_ome_zarr(tmp_path: Path) -> None:
