@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from contextlib import closing
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 
 from ssdenoise.calibrate import calibrate
 from ssdenoise.config.specs import CalibrateSpec, IngestSpec, Storage
+from ssdenoise.errors import FormatError
 from ssdenoise.ingest import ingest, tczyx
 from ssdenoise.ingest.source import VoxelSize
 from ssdenoise.ingest.sources import read_source
@@ -43,7 +45,9 @@ def inspect(source: str, axes: str | None = None) -> str:
     """
     with closing(read_source(source, Path(), axes)) as found:
         voxels, size = tczyx(found, source), found.voxel_size_um
-        shape, dtype, names = voxels.shape, voxels.dtype, found.channels
+        shape, dtype = voxels.shape, voxels.dtype
+        # those of another number are not of these channels, as in `ingest`
+        names = found.channels if len(found.channels) == shape[1] else ()
     with tempfile.TemporaryDirectory() as folder:
         middle = "&".join(
             f"{axis}={start}:{start + n}"
@@ -55,7 +59,11 @@ def inspect(source: str, axes: str | None = None) -> str:
         spec = IngestSpec(name="inspect", source=part, axes=axes, voxel_size_um=None, storage=Storage())
         store = Path(folder) / "part.ome.zarr"
         ingest(spec, store)
-        calibration = calibrate(CalibrateSpec(), store, Path(folder) / "calibration.json")
+        calibration, why = None, ""
+        try:
+            calibration = calibrate(CalibrateSpec(), store, Path(folder) / "calibration.json")
+        except FormatError as error:  # too thin an image, of which the rest can be told
+            why = str(error)
         volume = Volume(store)
         seen = "x".join(map(str, volume.shape))
         ranges = [
@@ -69,20 +77,27 @@ def inspect(source: str, axes: str | None = None) -> str:
         f"  dtype       {dtype}",
         f"  voxel size  {_size(size)}",
     ]
-    for c, channel in enumerate(calibration["channels"]):
-        model = channel["models"]["poisson_gaussian"]
+    for c, intensity in enumerate(ranges):
         lines += [
             f"  channel {c}   {names[c] if names else 'no name'}; of its middle, {seen}:",
-            f"    intensity {ranges[c]}",
-            f"    noise     gain {model['gain']:.3g}, offset {model['offset']:.4g} (from the "
-            f"{channel['offset_from']}), read noise {model['read_noise']:.3g}",
+            f"    intensity {intensity}",
         ]
-    advice = calibration["recommendation"]
-    lines += [f"  method      {inline(advice['entry'])}: {advice['why']}"]
-    lines += [f"  warning     {text}" for text in calibration["warnings"]]
+        if calibration:
+            channel = calibration["channels"][c]
+            model = channel["models"]["poisson_gaussian"]
+            lines += [
+                f"    noise     gain {model['gain']:.3g}, offset {model['offset']:.4g} (from the "
+                f"{channel['offset_from']}), read noise {model['read_noise']:.3g}"
+            ]
+    if calibration:
+        advice = calibration["recommendation"]
+        lines += [f"  method      {inline(advice['entry'])}: {advice['why']}"]
+        lines += [f"  warning     {text}" for text in calibration["warnings"]]
+    else:
+        lines += [f"  noise       cannot be measured: {why}"]
     path = Path(source.partition("#")[0])
     stem = (path.parent if "*" in path.name else path).name.partition(".")[0]
-    name = "".join(c if c.isalnum() or c in "_-" else "-" for c in stem) or "unnamed"
+    name = re.sub("[^A-Za-z0-9_-]", "-", stem)[:80] or "unnamed"  # names become folders
     lines += ["", "dataset\tnoisy\taxes", f"{name}\t{source}\t{axes or ''}"]
     return "\n".join(lines) + "\n"
 

@@ -77,7 +77,7 @@ class Project:
         return [] if is_remote(path) else self.files(path) or [path]
 
     def files(self, path: str) -> list[str]:
-        """Files that are there: one and its companions, or those that a pattern fits; of a Zarr, what says that it is one."""
+        """Files that are there: one and its companions, or those of a pattern; of a Zarr, what says that it is one."""
         pattern = self.root / path
         if "*" not in pattern.name:
             if pattern.is_dir():

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from yaozarrs import validate_zarr_store
 
+from ssdenoise.config.models import read_sheet
 from ssdenoise.config.specs import IngestSpec
 from ssdenoise.errors import ConfigError, FormatError, MissingInputError, SsdenoiseError
 from ssdenoise.ingest import copy, ingest
@@ -607,3 +608,18 @@ def test_packed_nifti_is_unpacked_once(tmp_path: Path, monkeypatch: pytest.Monke
         with pytest.raises(FormatError, match=r"a\.nii\.gz cannot be read as nii\.gz \(.+\); is it whole\?$"):
             read(tmp_path, "a.nii.gz#z=0")
         assert not list(tmp_path.glob("ssdenoise-*"))
+
+
+def test_what_is_inspected_need_not_be_as_expected(tmp_path: Path) -> None:
+    """Three samples of one channel; a name that no folder may have; an image too thin for the noise."""
+    colours = np.random.default_rng(0).integers(0, 256, (64, 80, 3), dtype=np.uint8)
+    tifffile.imwrite(
+        tmp_path / "a.ome.tif", colours, photometric="rgb", metadata={"axes": "YXS", "Channel": {"Name": "stain"}}
+    )
+    assert "channel 2   no name" in inspect(f"{tmp_path}/a.ome.tif")
+    np.save(tmp_path / "Größe.npy", colours[:6, :64, 0])
+    said = inspect(f"{tmp_path}/Größe.npy")
+    assert "intensity" in said
+    assert "noise       cannot be measured: planes of (6, 64) pixels" in said
+    (tmp_path / "sheet.tsv").write_text(said.partition("\n\n")[2])
+    assert read_sheet(tmp_path / "sheet.tsv")[0].dataset == "Gr--e"
