@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from ssdenoise.errors import FormatError
 from ssdenoise.grid import Region
-from ssdenoise.ingest.source import Source, check_claim, in_one_piece, last_axes, lazy, nothing, picked, reading
+from ssdenoise.ingest.source import Source, check_claim, in_one_piece, last_axes, lazy, nothing, picked, reading, rows
 from ssdenoise.remote import Remote
 
 #: What Pillow calls the content of files by the end of their names, and the dtypes of its kinds of pictures.
@@ -89,9 +89,12 @@ def read_hdf5(path: Path | Remote, part: str | None) -> Source:
         else:
             axes = last_axes(dataset.ndim)
         z, y, x = (float(n) for n in dataset.attrs.get("element_size_um", (0, 0, 0)))
-        chunks = dataset.chunks or (*[1] * (dataset.ndim - 2), -1, -1)
+        if not (dataset.id.get_storage_size() or dataset.is_virtual or dataset.external or not dataset.size):
+            raise ValueError(f"no voxel of {dataset.name} was ever written")
+        first = axes.index("y") if "y" in axes else dataset.ndim - 2
+        chunks = dataset.chunks or rows(dataset.shape, dataset.dtype.itemsize, first)
         array = da.from_array(dataset, chunks=chunks, name=False, lock=True)
-        return Source(array, axes, (z, y, x) if x else None, assembled=bool(dataset.is_virtual), close=file.close)
+        return Source(array, axes, (z, y, x) if x else None, sparse=True, close=file.close)
     except BaseException:
         file.close()
         raise

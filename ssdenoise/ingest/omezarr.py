@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ import dask.array as da
 import zarr
 
 from ssdenoise.errors import FormatError
-from ssdenoise.ingest.source import Source, VoxelSize, picked
+from ssdenoise.ingest.source import CHUNK_BYTES, Source, VoxelSize, picked
 from ssdenoise.remote import Remote
 from ssdenoise.store import WHITE
 
@@ -42,11 +43,23 @@ def read_omezarr(path: Path | Remote, part: str | None) -> Source:
     own = {"codec_pipeline.path": "zarr.core.codec_pipeline.BatchedCodecPipeline"}
     with zarr.config.set(own if isinstance(path, Remote) else {"codec_pipeline.strict": False}):
         array = zarr.open_array(group.store_path / first["path"], mode="r")
-    lazy = da.from_array(array, chunks=array.shards or array.chunks, name=False)
+    lazy = da.from_array(array, chunks=_blocks(array), name=False)
     channels = attributes.get("omero", {}).get("channels", [])
     labels = tuple(str(channel.get("label", f"channel {i}")) for i, channel in enumerate(channels))
     colors = tuple(channel["color"] if RRGGBB.fullmatch(channel.get("color", "")) else WHITE for channel in channels)
     return Source(lazy, "".join(axes).lower(), _voxel_size(image, first, axes), labels, colors)
+
+
+def _blocks(array: zarr.Array[Any]) -> tuple[int, ...]:
+    """A chunk, or as many of a shard's, along its last axes first, as are read at once."""
+    blocks = list(array.chunks)
+    for axis, shard in reversed(list(enumerate(array.shards or ()))):
+        most = max(1, CHUNK_BYTES // (math.prod(blocks) * array.dtype.itemsize))
+        number = shard // blocks[axis]
+        blocks[axis] *= next(n for n in range(min(number, most), 0, -1) if number % n == 0)
+        if blocks[axis] < shard:
+            break
+    return tuple(blocks)
 
 
 def _images(group: zarr.Group, path: Path | Remote, part: str | None) -> list[str]:

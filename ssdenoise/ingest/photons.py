@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssdenoise.ingest.source import Source, in_memory, picked
+from ssdenoise.ingest.source import Source, check_claim, in_memory, picked
 
 
 def read_ptu(path: Path, part: str | None) -> Source:
@@ -16,6 +16,7 @@ def read_ptu(path: Path, part: str | None) -> Source:
     picked(part, [""], "scene")
     with ptufile.PtuFile(path) as ptu:
         axes = "".join(ptu.dims).lower()
+        check_claim(path, ptu.shape, ptu.nbytes)
         step = {axis: float(np.diff(ptu.coords[axis.upper()][:2])[0]) * 1e6 for axis in "yx"}
         return Source(in_memory(np.asarray(ptu[...]), axes), axes, (None, step["y"], step["x"]))
 

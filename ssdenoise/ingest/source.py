@@ -57,8 +57,8 @@ class Source:
         Names; empty if the file has none.
     colors : tuple of str
         Of each channel, as RRGGBB; empty if the file has none.
-    assembled : bool
-        Whether its voxels lie in other files, so that the size of its own says nothing.
+    sparse : bool
+        Whether its voxels need not be in its file, so that only what is read at once has to fit the file's size.
     close : callable
         Closes the file, after which nothing can be read any more.
     """
@@ -68,7 +68,7 @@ class Source:
     voxel_size_um: VoxelSize | None = None
     channels: tuple[str, ...] = ()
     colors: tuple[str, ...] = ()
-    assembled: bool = False
+    sparse: bool = False
     close: Callable[[], None] = nothing
 
 

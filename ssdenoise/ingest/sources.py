@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 import tempfile
@@ -94,9 +95,10 @@ def _read(path: Path | Remote, part: str | None) -> Source:
             found = known[1](path, part)
         else:
             found = _copied(path, known[1], part)
-    if path.suffix != ".zarr" and not found.assembled:
+    if path.suffix != ".zarr":
+        shape = tuple(map(int, found.array.chunksize if found.sparse else found.array.shape))
         try:
-            check_claim(path, found.array.shape, int(found.array.nbytes))
+            check_claim(path, shape, math.prod(shape) * found.array.dtype.itemsize)
         except FormatError:
             found.close()
             raise

@@ -18,7 +18,17 @@ import tifffile
 import zarr
 
 from ssdenoise.grid import Region
-from ssdenoise.ingest.source import CHUNK_BYTES, Source, VoxelSize, in_memory, in_one_piece, lazy, picked, reading
+from ssdenoise.ingest.source import (
+    CHUNK_BYTES,
+    Source,
+    VoxelSize,
+    check_claim,
+    in_memory,
+    in_one_piece,
+    lazy,
+    picked,
+    reading,
+)
 from ssdenoise.remote import Remote
 
 #: Micrometres of the units that OME knows for lengths; micrometres are meant where none is named.
@@ -99,6 +109,7 @@ def _pages(series: tifffile.TiffPageSeries, path: Path | Remote) -> da.Array:
     page: tuple[int, ...] = series.keyframe.shape
     lead = series.shape[: series.ndim - len(page)]
     if series.shape[len(lead) :] != page or len(series.pages) != np.prod(lead, dtype=int):
+        check_claim(path, series.shape, series.nbytes)
         return in_memory(series.asarray(), series.axes.lower())
     for file in {page.parent for page in _present(series)}:
         file.filehandle.open()  # other files than the first were closed; all are, with the first

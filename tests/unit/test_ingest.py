@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import tempfile
+import tracemalloc
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from ssdenoise.config.models import read_sheet
 from ssdenoise.config.specs import IngestSpec
 from ssdenoise.errors import ConfigError, FormatError, MissingInputError, SsdenoiseError
 from ssdenoise.ingest import copy, ingest
+from ssdenoise.ingest.sources import read_source
 from ssdenoise.inspect import inspect
 from ssdenoise.store import Layout, ShardWriter, Volume
 from tests.conftest import STORAGE
@@ -231,7 +234,7 @@ def inflated_tiff(folder: Path) -> None:
             tiff.pages[0].tags[name].overwrite(100_000)  # type: ignore[union-attr]
 
 
-def inflated_hdf5(folder: Path) -> None:
+def nothing_hdf5(folder: Path) -> None:
     with h5py.File(folder / "a.h5", "w") as file:
         file.create_dataset("raw", (1000, 100_000, 100_000), np.uint16, chunks=(1, 1000, 1000))
 
@@ -266,7 +269,7 @@ WRONG = [
     pytest.param(truncated, "a.tif", None, FormatError, "is it whole", id="truncated"),
     pytest.param(truncated_compressed, "a.tif", None, FormatError, "is it whole", id="truncated-compressed"),
     pytest.param(inflated_tiff, "a.tif", None, FormatError, "20 GB, in a file of", id="inflated-tiff"),
-    pytest.param(inflated_hdf5, "a.h5", None, FormatError, r"2e\+04 GB, in a file of", id="inflated-hdf5"),
+    pytest.param(nothing_hdf5, "a.h5", None, FormatError, "no voxel of /raw was ever written", id="nothing-hdf5"),
     pytest.param(truncated_imagej, "a.tif", None, FormatError, "speaks of 5 planes, it has 1", id="truncated-imagej"),
     pytest.param(not_a_tiff, "a.tif", None, FormatError, "cannot be read as tif", id="not-a-tiff"),
     pytest.param(not_a_picture, "a.png", None, FormatError, r"cannot be read as png \(.*\); is it whole\?$", id="text"),
@@ -623,3 +626,66 @@ def test_what_is_inspected_need_not_be_as_expected(tmp_path: Path) -> None:
     assert "noise       cannot be measured: planes of (6, 64) pixels" in said
     (tmp_path / "sheet.tsv").write_text(said.partition("\n\n")[2])
     assert read_sheet(tmp_path / "sheet.tsv")[0].dataset == "Gr--e"
+
+
+def claims_of(folder: Path) -> list[str]:
+    """Files of a few kilobytes that speak of 16 MB."""
+    shape = (64, 512, 512)
+    zeros = np.zeros(shape, np.uint8)
+    tifffile.imwrite(folder / "a.tif", zeros, compression="zlib", metadata={"axes": "ZYX"})
+    tifffile.imwrite(folder / "b.tif", zeros[..., None], compression="zlib", metadata={"axes": "ZYXS"})
+    np.save(folder / "a.npy", zeros)
+    mrcfile.write(folder / "a.mrc", zeros.astype(np.int16))
+    for name in ("a.nii", "a.nii.gz"):
+        nibabel.save(nibabel.Nifti1Image(zeros, np.eye(4)), folder / name)
+    for name in ("a.npy", "a.mrc", "a.nii"):
+        (folder / name).write_bytes((folder / name).read_bytes()[:9000])
+    with h5py.File(folder / "a.h5", "w") as file:
+        file.create_dataset("raw", data=zeros, chunks=shape, compression="gzip")
+    (folder / "a.ptu").write_bytes(bytes(9000))
+    return ["a.tif", "b.tif", "a.npy", "a.mrc", "a.nii", "a.nii.gz", "a.h5", "a.ptu"]
+
+
+def test_claims_are_refused_before_memory_is_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ptu(nullcontext):  # nobody writes PTU
+        dims, shape, nbytes = "TYXCH", (64, 512, 512, 1, 1), 2**24
+
+    monkeypatch.setattr("ptufile.PtuFile", Ptu)
+    monkeypatch.setattr("ptufile.PtuFile.__enter__", lambda self: self)
+    monkeypatch.setattr("ssdenoise.ingest.source.HARMLESS_BYTES", 2**20)
+    monkeypatch.setattr("ssdenoise.ingest.source.INFLATION", 2)
+    for name in claims_of(tmp_path):
+        tracemalloc.start()
+        with pytest.raises(
+            FormatError, match=r"claims an array of .64, 512, 512.*in a file of|its header|Expected|mmap"
+        ):
+            read_source(name, tmp_path, None)
+        assert tracemalloc.get_traced_memory()[1] < 2**22, name
+        tracemalloc.stop()
+
+
+def test_hdf5_that_was_written_in_part_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ssdenoise.ingest.source.HARMLESS_BYTES", 2**16)
+    monkeypatch.setattr("ssdenoise.ingest.source.INFLATION", 2)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("raw", (16, 256, 256), np.uint16, chunks=(1, 64, 64))[3, :64, :64] = 7
+    found = read(tmp_path, "a.h5").read((slice(None),) * 5)[0, 0]
+    assert (found[3, :64, :64] == 7).all()
+    assert found.sum() == 7 * 64 * 64
+
+
+def test_shards_and_large_planes_are_read_by_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ssdenoise.ingest.source.CHUNK_BYTES", 8000)
+    monkeypatch.setattr("ssdenoise.ingest.omezarr.CHUNK_BYTES", 8000)
+    voxels = np.random.default_rng(0).integers(0, 1000, (32, 96, 128), dtype=np.uint16)
+    write_omezarr(tmp_path / "a.zarr", voxels[None], "0.5")
+    (tmp_path / "a.zarr" / "s0" / "zarr.json").unlink()
+    group = zarr.open_group(str(tmp_path / "a.zarr"))
+    group.create_array("s0", data=voxels[None], chunks=(1, 4, 16, 16), shards=(1, 16, 32, 64), overwrite=True)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["raw"] = voxels
+    nibabel.save(nibabel.Nifti1Image(voxels.T, np.eye(4)), tmp_path / "a.nii")
+    for name, block in (("a.zarr", (1, 4, 16, 32)), ("a.h5", (1, 31, 128)), ("a.nii", (128, 31, 1))):
+        with closing(read_source(name, tmp_path, None)) as source:
+            assert source.array.chunksize == block
+        np.testing.assert_array_equal(read(tmp_path, name).read((slice(None),) * 5)[0, 0], voxels)
