@@ -32,14 +32,17 @@ ANGSTROM = 1e-4
 
 def read_picture(path: Path, part: str | None) -> Source:
     """PNG, JPEG or BMP, grey or RGB; the bytes are read first, as Pillow leaves a file open that it cannot read."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     picked(part, [""], "scene")
 
     def opened() -> Image.Image:
         return Image.open(BytesIO(path.read_bytes()))
 
-    image = opened()
+    try:
+        image = opened()
+    except UnidentifiedImageError:  # whose message names an object in memory
+        raise ValueError("it is no picture") from None
     if (kind := image.format) != PICTURES[path.suffix.lower()]:
         raise FormatError(f"{path} holds {kind}; let its name end as such a file's does, or convert it")
     if (frames := getattr(image, "n_frames", 1)) > 1:
@@ -65,6 +68,8 @@ def read_npy(path: Path, part: str | None) -> Source:
     """NumPy's own."""
     picked(part, [""], "scene")
     found = np.lib.format.open_memmap(path, mode="r")  # for its header
+    if not found.ndim:
+        raise ValueError("it holds a single number")
     turned = not found.flags.c_contiguous  # columns first
     array = in_one_piece(path, found.offset, found.shape[::-1] if turned else found.shape, found.dtype)
     return Source(array.T if turned else array, last_axes(found.ndim))
@@ -80,6 +85,8 @@ def read_hdf5(path: Path | Remote, part: str | None) -> Source:
         file.visititems(
             lambda name, node: names.append(name) if isinstance(node, h5py.Dataset) and node.ndim > 1 else None
         )
+        if not names:
+            raise ValueError("it holds no dataset of two axes or more")
         dataset = file[names[picked(part and part.strip("/"), names, "dataset")]]
         labels = [dim.label for dim in dataset.dims]
         if all(len(label) == 1 for label in labels):
@@ -88,13 +95,16 @@ def read_hdf5(path: Path | Remote, part: str | None) -> Source:
             axes = "".join(axis["key"] for axis in json.loads(dataset.attrs["axistags"])["axes"])
         else:
             axes = last_axes(dataset.ndim)
-        z, y, x = (float(n) for n in dataset.attrs.get("element_size_um", (0, 0, 0)))
+        size = np.ravel(dataset.attrs.get("element_size_um", (0, 0, 0)))
+        if len(size) != 3 or size.dtype.kind not in "iuf":
+            raise ValueError(f"its element_size_um is {', '.join(map(str, size))}; needed are Z, Y and X")
+        z, y, x = map(float, size)
         if not (dataset.id.get_storage_size() or dataset.is_virtual or dataset.external or not dataset.size):
             raise ValueError(f"no voxel of {dataset.name} was ever written")
         first = axes.index("y") if "y" in axes else dataset.ndim - 2
         chunks = dataset.chunks or rows(dataset.shape, dataset.dtype.itemsize, first)
         array = da.from_array(dataset, chunks=chunks, name=False, lock=True)
-        return Source(array, axes, (z, y, x) if x else None, sparse=True, close=file.close)
+        return Source(array, axes, (z or None, y, x) if x else None, sparse=True, close=file.close)
     except BaseException:
         file.close()
         raise

@@ -54,11 +54,12 @@ def _opened(package: str, path: Path, part: str | None, **options: Any) -> Any:
 
     try:
         reader = import_module(package).Reader
-    except ModuleNotFoundError:
-        raise ConfigError(
-            f"{path} needs the package {package.replace('_', '-')}, which is under the GPL; "
-            "`pip install 'ssdenoise[czi]'` if that is fine with you"
-        ) from None
+    except ModuleNotFoundError as error:
+        if error.name == "bioio_czi":
+            why = "under the GPL; `pip install -e '.[czi]'` if that is fine with you"
+        else:
+            why = "not installed; `pip install -e .` installs it"
+        raise ConfigError(f"{path} needs the package {str(error.name).replace('_', '-')}, which is {why}") from None
     reader(str(path), **options)  # says in one line why it cannot, and `BioImage` in several and a warning
     image = BioImage(path, reader=reader, **options)
     image.set_scene(picked(part, image.scenes, "scene"))

@@ -173,5 +173,7 @@ def picked(part: str | None, names: Sequence[str], what: str) -> int:
         return list(names).index(part)
     if part is not None and part.isdigit() and int(part) < len(names):
         return int(part)
+    if list(names) == [""]:
+        raise ConfigError(f"there is no {what} {part!r}; the file has a single image: leave `{what}=` out")
     wanted = f"there is no {what} {part!r}" if part is not None else f"one {what} has to be chosen, as `#{what}=0`"
-    raise ConfigError(f"{wanted}; the file has {', '.join(map(repr, names[:MOST_NAMED])) or 'none'}")
+    raise ConfigError(f"{wanted}; the file has {', '.join(map(repr, names[:MOST_NAMED]))}")

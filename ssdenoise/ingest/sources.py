@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ssdenoise.errors import ConfigError, FormatError, MissingInputError
 from ssdenoise.ingest.readers import READERS, REMOTE_READERS, Reader, reader_of
-from ssdenoise.ingest.source import Source, check_claim, reading
+from ssdenoise.ingest.source import Source, check_claim, file_size, reading
 from ssdenoise.provenance import companions, listed
 from ssdenoise.remote import Remote, located
 
@@ -91,6 +91,8 @@ def _read(path: Path | Remote, part: str | None) -> Source:
     if (known := reader_of(path)) is None:
         raise FormatError(f"{path} ends in {path.suffix.lower() or 'nothing'}; can read {listed(READERS)}")
     with reading(path):
+        if path.suffix != ".zarr" and not file_size(path):
+            raise ValueError("it is empty")
         if isinstance(path, Path) or known[1] in REMOTE_READERS:
             found = known[1](path, part)
         else:

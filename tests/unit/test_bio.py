@@ -224,9 +224,23 @@ def test_nd2_that_was_not_calibrated_has_no_voxel_size(tmp_path: Path) -> None:
 
 def test_czi_needs_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bioio_czi", None)
-    (tmp_path / "a.czi").write_bytes(b"")
-    with pytest.raises(ConfigError, match=r"a\.czi needs the package bioio-czi.* `pip install 'ssdenoise\[czi\]'`"):
+    (tmp_path / "a.czi").write_text("hello")
+    with pytest.raises(ConfigError, match=r"a\.czi needs the package bioio-czi, .*GPL; `pip install -e '.\[czi\]'`"):
         read(tmp_path, "a.czi")
+    (tmp_path / "a.czi").write_bytes(b"")
+    with pytest.raises(FormatError, match=r"a\.czi cannot be read as czi \(it is empty\)"):
+        read(tmp_path, "a.czi")
+
+
+@pytest.mark.parametrize("missing", ["bioio_nd2", "nd2"])
+def test_a_package_that_is_missing_is_named(missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in [name for name in sys.modules if name.partition(".")[0] in ("bioio_nd2", missing)]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, missing, None)
+    write_nd2(tmp_path / "a.nd2", SCENES)
+    package = missing.replace("_", "-")
+    with pytest.raises(ConfigError, match=rf"needs the package {package}, which is not installed; `pip install -e \.`"):
+        read(tmp_path, "a.nd2")
 
 
 @NEEDS_CZI

@@ -252,6 +252,19 @@ def not_a_picture(path: Path) -> None:
     (path / "a.png").write_text("hello")
 
 
+def tiff_named_npy(path: Path) -> None:
+    tifffile.imwrite(path / "a.npy", VOXELS)
+
+
+def sized_hdf5(folder: Path) -> None:
+    write_hdf5(folder / "a.h5", element_size_um=(0.5, 0.25))
+
+
+def imageless_hdf5(folder: Path) -> None:
+    with h5py.File(folder / "a.h5", "w") as file:
+        file["times"] = [1, 2, 3]
+
+
 def saved(voxels: np.ndarray) -> object:
     def save(path: Path) -> None:
         np.save(path / "a.npy", voxels)
@@ -273,6 +286,11 @@ WRONG = [
     pytest.param(truncated_imagej, "a.tif", None, FormatError, "speaks of 5 planes, it has 1", id="truncated-imagej"),
     pytest.param(not_a_tiff, "a.tif", None, FormatError, "cannot be read as tif", id="not-a-tiff"),
     pytest.param(not_a_picture, "a.png", None, FormatError, r"cannot be read as png \(.*\); is it whole\?$", id="text"),
+    pytest.param(tiff_named_npy, "a.npy", None, FormatError, r"magic string .* got b'II\*", id="tiff-named-npy"),
+    pytest.param(sized_hdf5, "a.h5", None, FormatError, r"element_size_um is 0\.5, 0\.25; needed are Z", id="sized"),
+    pytest.param(imageless_hdf5, "a.h5", None, FormatError, "no dataset of two axes or more", id="imageless-hdf5"),
+    pytest.param(saved(np.array(3)), "a.npy", None, FormatError, "it holds a single number", id="number"),
+    pytest.param(saved(VOXELS), "a.npy#scene=3", None, ConfigError, "a single image: leave `scene=` out", id="scene"),
     pytest.param(saved(VOXELS), "b.npy", None, MissingInputError, "no file", id="missing"),
     pytest.param(saved(poisoned(np.nan)), "a.npy", None, FormatError, "1 in plane t=0 c=0 z=3", id="nan"),
     pytest.param(saved(poisoned(np.inf)), "a.npy", None, FormatError, "1 in plane t=0 c=0 z=3", id="inf"),
