@@ -30,9 +30,11 @@ from ssdenoise.ingest.source import (
     reading,
 )
 from ssdenoise.remote import Remote
+from ssdenoise.store import WHITE
 
-#: Micrometres of the units that OME knows for lengths; micrometres are meant where none is named.
-UNITS = {"µm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6, "Å": 1e-4, "pm": 1e-6}
+#: Micrometres of the units that OME and ImageJ know for lengths; in OME micrometres are meant where none is named.
+UNITS = {"µm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6, "Å": 1e-4, "pm": 1e-6, "in": 25400.0}
+UNITS |= {"micron": 1.0, "microns": 1.0, "\\u00B5m": 1.0, "inch": 25400.0, "meter": 1e6}
 
 
 def read_tiff(path: Path | Remote, part: str | None) -> Source:
@@ -140,11 +142,18 @@ def _said(tiff: tifffile.TiffFile, number: int) -> _Said:
         images = [node for node in ElementTree.fromstring(tiff.ome_metadata).iter() if _tag(node) == "Pixels"]
         return _ome(images[number]) if number < len(images) else _Said()
     imagej = tiff.imagej_metadata or {}
-    if imagej.get("unit") in ("micron", "um", "µm", "\\u00B5m"):
-        tags = tiff.pages.first.tags
-        x, y = (tags[name].value[1] / tags[name].value[0] for name in ("XResolution", "YResolution"))
-        return _Said((float(imagej["spacing"]) if "spacing" in imagej else None, float(y), float(x)))
-    return _Said()
+    colors = tuple(_hexadecimal(lut[:, -1]) for lut in imagej.get("LUTs", ()))
+    z, y, x = (UNITS.get(str(imagej.get(f"{axis}unit", imagej.get("unit"))), 0) for axis in "zyx")  # mostly one for all
+    tags = tiff.pages.first.tags
+    if not (y and x) or not all(name in tags and tags[name].value[0] for name in ("XResolution", "YResolution")):
+        return _Said(colors=colors)
+    x, y = (unit * tags[name].value[1] / tags[name].value[0] for unit, name in ((x, "XResolution"), (y, "YResolution")))
+    return _Said((z * float(imagej.get("spacing", 0)) or None, y, x), colors=colors)
+
+
+def _hexadecimal(brightest: Sequence[int]) -> str:
+    """The colour that a channel's highest intensity has; white for a channel that is shown as a negative."""
+    return "".join(f"{part:02X}" for part in brightest) if any(brightest) else WHITE
 
 
 def _ome(pixels: ElementTree.Element) -> _Said:

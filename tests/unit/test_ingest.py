@@ -58,9 +58,27 @@ def test_tiff_is_kept_voxel_by_voxel_with_its_metadata(tmp_path: Path) -> None:
     validate_zarr_store(str(volume.path))
 
 
-def imagej(path: Path, voxels: np.ndarray, axes: str, **said: object) -> None:
+def imagej(path: Path, voxels: np.ndarray, axes: str, unit: str = "um", **said: object) -> None:
     """A pixel is a quarter of a unit wide."""
-    tifffile.imwrite(path, voxels, imagej=True, resolution=(4, 4), metadata={"axes": axes, "unit": "um", **said})
+    tifffile.imwrite(path, voxels, imagej=True, resolution=(4, 4), metadata={"axes": axes, "unit": unit, **said})
+
+
+@pytest.mark.parametrize(
+    ("unit", "micrometres"),
+    [("micron", 1), ("\\u00B5m", 1), ("nm", 1e-3), ("mm", 1e3), ("cm", 1e4), ("inch", 25400), ("pixel", None)],
+)
+def test_units_of_imagej(unit: str, micrometres: float | None, tmp_path: Path) -> None:
+    imagej(tmp_path / "a.tif", VOXELS, "ZYX", unit, spacing=0.5)
+    size = read(tmp_path, "a.tif").metadata.voxel_size_um
+    assert size == (micrometres and pytest.approx([n * micrometres for n in (0.5, 0.25, 0.25)]))
+
+
+def test_colours_of_imagej(tmp_path: Path) -> None:
+    """A ramp to green, and grey as a negative."""
+    ramp = np.arange(256, dtype=np.uint8)
+    luts = [np.stack([0 * ramp, ramp, 0 * ramp]), np.stack([ramp[::-1]] * 3)]
+    imagej(tmp_path / "a.tif", VOXELS[:2], "CYX", LUTs=luts, mode="composite")
+    assert read(tmp_path, "a.tif").metadata.colors == ("00FF00", "FFFFFF")
 
 
 def test_the_voxel_size_follows_what_is_taken_of_a_file(tmp_path: Path) -> None:
