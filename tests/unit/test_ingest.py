@@ -725,3 +725,32 @@ def test_shards_and_large_planes_are_read_by_parts(tmp_path: Path, monkeypatch: 
         with closing(read_source(name, tmp_path, None)) as source:
             assert source.array.chunksize == block
         np.testing.assert_array_equal(read(tmp_path, name).read((slice(None),) * 5)[0, 0], voxels)
+
+
+def test_bigtiff(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.btf", VOXELS, bigtiff=True, metadata={"axes": "ZYX"}, compression="zlib")
+    np.testing.assert_array_equal(read(tmp_path, "a.btf").read((slice(None),) * 5)[0, 0], VOXELS)
+
+
+@pytest.mark.parametrize("end", ["tif", "btf", "h5", "mrc", "nii", "nii.gz", "npy", "png", "jpg", "bmp"])
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.9])
+@pytest.mark.filterwarnings("ignore")  # tifffile warns of what the error then says
+def test_files_that_end_early(end: str, share: float, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{end}"
+    if end in ("tif", "btf"):
+        tifffile.imwrite(path, VOXELS, bigtiff=end == "btf", metadata={"axes": "ZYX"})
+    elif end == "h5":
+        write_hdf5(path)
+    elif end == "mrc":
+        mrcfile.write(path, VOXELS)
+    elif end.startswith("nii"):
+        nibabel.save(nibabel.Nifti1Image(VOXELS.astype(np.int16).T, np.eye(4)), path)
+    elif end == "npy":
+        np.save(path, VOXELS)
+    else:
+        picture(path, VOXELS[0].astype(np.uint8))
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(FormatError, match=rf"a\.{end} cannot be read as {end} \(.+\); is it whole\?$") as caught:
+        read(tmp_path, path.name)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "v.ome.zarr" / "zarr.json").exists()
