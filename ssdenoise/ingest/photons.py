@@ -27,5 +27,5 @@ def read_sdt(path: Path, part: str | None) -> Source:
 
     with sdtfile.SdtFile(path) as sdt:
         data = sdt.data[picked(part, [str(i) for i in range(len(sdt.data))], "scene")]
-        axes = "yxh" if data.ndim == 3 else "yx"
+        axes = {2: "yx", 3: "yxh"}.get(data.ndim, "q" * data.ndim)
         return Source(in_memory(data, axes), axes)
