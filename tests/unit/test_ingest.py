@@ -24,6 +24,7 @@ from PIL import Image
 from yaozarrs import validate_zarr_store
 
 from ssdenoise.config.models import read_sheet
+from ssdenoise.config.project import Project
 from ssdenoise.config.specs import IngestSpec
 from ssdenoise.errors import ConfigError, FormatError, MissingInputError, SsdenoiseError
 from ssdenoise.ingest import copy, ingest
@@ -584,6 +585,13 @@ def test_planes_of_one_ome_tiff_in_several_files(tmp_path: Path) -> None:
     (tmp_path / names[2]).unlink()
     with pytest.raises(MissingInputError, match=r"no file .*plane-2\.ome\.tif, which planes of .*plane-0\.ome\.tif"):
         read(tmp_path, names[0])
+
+
+def test_a_workflow_waits_for_all_files_of_an_ome_tiff(tmp_path: Path) -> None:
+    names = write_ome_tiffs(tmp_path)
+    (tmp_path / "sheet.tsv").write_text(f"dataset\tnoisy\na\t{names[0]}\n")
+    project = Project({"run": "r", "datasets": "sheet.tsv", "methods": {"median": {"name": "median"}}}, tmp_path)
+    assert project.inputs(names[0]) == names
 
 
 def test_images_of_one_ome_tiff_in_several_files(tmp_path: Path) -> None:
