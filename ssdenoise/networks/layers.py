@@ -191,15 +191,16 @@ class _Interleave(torch.autograd.Function):
     def forward(ctx: Any, y: Tensor, ahead_y: bool, ahead_x: bool) -> Tensor:
         ctx.ahead, ctx.shape, ctx.layout = (ahead_y, ahead_x), y.shape, layout_of(y)
         size = [y.shape[0], y.shape[1] // 4, *y.shape[2:-2], 2 * (y.shape[-2] - 1), 2 * (y.shape[-1] - 1)]
-        fine = y.new_empty(size).contiguous(memory_format=ctx.layout)
+        fine = torch.empty(size, dtype=y.dtype, device=y.device, memory_format=ctx.layout)
         for part, place in _Interleave.parts(y, fine, ctx.ahead):
             place.copy_(part)
         return fine
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        y = gradients[0].new_zeros(ctx.shape).contiguous(memory_format=ctx.layout)
-        for part, place in _Interleave.parts(y, gradients[0], ctx.ahead):
+        fine = gradients[0]
+        y = torch.empty(ctx.shape, dtype=fine.dtype, device=fine.device, memory_format=ctx.layout).zero_()
+        for part, place in _Interleave.parts(y, fine, ctx.ahead):
             part.copy_(place)
         return y, None, None
 

@@ -27,6 +27,7 @@ from ssdenoise.intensity import Normalization
 from ssdenoise.methods import METHODS, Network, TrainedMethod
 from ssdenoise.model import load_model
 from ssdenoise.networks import BlindSpot, Plain, UNet
+from ssdenoise.networks.layers import Conv
 from ssdenoise.store import Volume
 from ssdenoise.train import Scene, sampling, train
 from ssdenoise.train.loop import CLIP
@@ -145,10 +146,15 @@ def blind_spot(rounds: int) -> pd.DataFrame:
     net = next(module for module in method.build(1, 2, [NOISE]).modules() if isinstance(module, BlindSpot))
     image, batch = torch.randn(1, 1, 256, 256), torch.randn(4, 1, 256, 256)
 
+    published = copy.deepcopy(net)
+    for module in published.modules():
+        if isinstance(module, Conv):
+            module.upsampled = 0
+
     def plain(x: torch.Tensor) -> torch.Tensor:
-        seen = net._look(0, torch.cat([x.rot90(turns, (-2, -1)) for turns in range(4)])).chunk(4)
+        seen = published._look(0, torch.cat([x.rot90(turns, (-2, -1)) for turns in range(4)])).chunk(4)
         views = [view.rot90(-turns, (-2, -1)) for turns, view in enumerate(seen)]
-        return net.mix(torch.cat(views, dim=1))  # type: ignore[no-any-return]
+        return published.mix(torch.cat(views, dim=1))  # type: ignore[no-any-return]
 
     fused = copy.deepcopy(net).eval()
     device.place_for_inference(fused)
