@@ -58,10 +58,10 @@ def methods(folder: Path, device: Device) -> pd.DataFrame:
         seconds = timed(step)
         sampling = timed(lambda sampler=sampler: sampler.batch(1))  # type: ignore[misc]
         image = volume.read((slice(None),) * 5)[:, :, :4]
+        work = flops(net.eval(), torch.zeros(1, 1, 64, 64))  # of the published form; the fused one is not counted
         device.place_for_inference(net)
-        model = Model(method, net.eval(), 1, 2, normalization, "")
+        model = Model(method, net, 1, 2, normalization, "")
         inference = timed(lambda model=model, image=image: estimate(model, image, [0] * 5, device))  # type: ignore[misc]
-        work = flops(net, torch.zeros(1, 1, 64, 64))
         rows.append(
             {
                 "method": name,
@@ -132,7 +132,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name, make in tables(Path(folder)):
             if wanted == [""] or name in wanted:
-                print(make().fillna("").to_markdown(index=False, floatfmt=".3g"), end="\n\n", flush=True)
+                table = make()
+                table = table.astype(object).where(table.notna(), "")
+                print(table.to_markdown(index=False, floatfmt=".3g"), end="\n\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -82,18 +82,21 @@ def ingestion(folder: Path, peer: Peer, python: Path, rounds: int) -> pd.DataFra
             "bioio-convert": lambda: command(
                 binary / "bioio-convert", "v.tif", "-d", ".", "-n", "out", "--num-levels", 4
             ),
-            "ngff-zarr": lambda: command(
+            "ngff-zarr, block means": lambda: command(
                 binary / "ngff-zarr",
-                "--quiet",
-                "--input",
+                "-q",
+                "-i",
                 "v.tif",
-                "--output",
+                "-o",
                 "out.ome.zarr",
-                "--dims",
+                "--input-backend",
+                "tifffile",
+                "-m",
+                "itkwasm_bin_shrink",
+                "-d",
                 "z",
                 "y",
                 "x",
-                "--no-progress",
             ),
         },
         rounds,
