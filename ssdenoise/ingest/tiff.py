@@ -36,6 +36,10 @@ from ssdenoise.store import WHITE
 UNITS = {"µm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6, "Å": 1e-4, "pm": 1e-6, "in": 25400.0}
 UNITS |= {"micron": 1.0, "microns": 1.0, "\\u00B5m": 1.0, "inch": 25400.0, "meter": 1e6}
 
+#: Micrometres from which a pixel is a printer's dot, which programs write where nothing is known: one a centimetre, or
+#: 72 an inch.
+DOT_UM = 300.0
+
 
 def read_tiff(path: Path | Remote, part: str | None) -> Source:
     """A series, by its number or name; planes that were written one by one, and are alike, are one along an axis I."""
@@ -148,6 +152,8 @@ def _said(tiff: tifffile.TiffFile, number: int) -> _Said:
     if not (y and x) or not all(name in tags and tags[name].value[0] for name in ("XResolution", "YResolution")):
         return _Said(colors=colors)
     x, y = (unit * tags[name].value[1] / tags[name].value[0] for unit, name in ((x, "XResolution"), (y, "YResolution")))
+    if max(x, y) >= DOT_UM:
+        return _Said(colors=colors)
     return _Said((z * float(imagej.get("spacing", 0)) or None, y, x), colors=colors)
 
 

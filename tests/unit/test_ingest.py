@@ -59,9 +59,9 @@ def test_tiff_is_kept_voxel_by_voxel_with_its_metadata(tmp_path: Path) -> None:
     validate_zarr_store(str(volume.path))
 
 
-def imagej(path: Path, voxels: np.ndarray, axes: str, unit: str = "um", **said: object) -> None:
-    """A pixel is a quarter of a unit wide."""
-    tifffile.imwrite(path, voxels, imagej=True, resolution=(4, 4), metadata={"axes": axes, "unit": unit, **said})
+def imagej(path: Path, voxels: np.ndarray, axes: str, unit: str = "um", *, per_unit: int = 4, **said: object) -> None:
+    metadata = {"axes": axes, "unit": unit, **said}
+    tifffile.imwrite(path, voxels, imagej=True, resolution=(per_unit, per_unit), metadata=metadata)
 
 
 @pytest.mark.parametrize(
@@ -69,9 +69,15 @@ def imagej(path: Path, voxels: np.ndarray, axes: str, unit: str = "um", **said: 
     [("micron", 1), ("\\u00B5m", 1), ("nm", 1e-3), ("mm", 1e3), ("cm", 1e4), ("inch", 25400), ("pixel", None)],
 )
 def test_units_of_imagej(unit: str, micrometres: float | None, tmp_path: Path) -> None:
-    imagej(tmp_path / "a.tif", VOXELS, "ZYX", unit, spacing=0.5)
+    imagej(tmp_path / "a.tif", VOXELS, "ZYX", unit, per_unit=4000, spacing=0.5)
     size = read(tmp_path, "a.tif").metadata.voxel_size_um
-    assert size == (micrometres and pytest.approx([n * micrometres for n in (0.5, 0.25, 0.25)]))
+    assert size == (micrometres and pytest.approx([n * micrometres for n in (0.5, 1 / 4000, 1 / 4000)]))
+
+
+@pytest.mark.parametrize(("unit", "per_unit"), [("cm", 1), ("inch", 72)])
+def test_dots_of_a_printer_are_no_voxels(unit: str, per_unit: int, tmp_path: Path) -> None:
+    imagej(tmp_path / "a.tif", VOXELS[0], "YX", unit, per_unit=per_unit)
+    assert read(tmp_path, "a.tif").metadata.voxel_size_um is None
 
 
 def test_colours_of_imagej(tmp_path: Path) -> None:
