@@ -389,9 +389,8 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most if 0 < most < 2**16 else 2**16, most))
     if sys.platform == "linux" and not MALLOC.keys() <= os.environ.keys():
         os.environ.update(MALLOC)  # read by the C library when a process starts, hence the new start
-        os.execv(
-            sys.executable, [sys.executable, *sys.orig_argv[1:]]
-        )  # as called: `-m` would look in this folder first
+        # as it was called: `-m ssdenoise` would look in the current folder first
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     try:
         app()
