@@ -49,14 +49,6 @@ class Normalization:
         """Intensities to normalised units, as float32."""
         return np.asarray((values.astype(np.float32) - _by_channel(self.offset)) / _by_channel(self.scale))
 
-    def invert(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Normalised units to intensities, as float32."""
-        return np.asarray(values * _by_channel(self.scale) + _by_channel(self.offset))
-
-    def invert_std(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Standard deviations in normalised units to intensities, as float32."""
-        return np.asarray(values * _by_channel(self.scale))
-
 
 def _by_channel(values: Sequence[float]) -> npt.NDArray[np.float32]:
     return np.array(values, np.float32)[:, None, None, None]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ssdenoise.grid import ceil_to
+from ssdenoise.networks.coarse import coarse_kernel, interleaved, layout_of
 
 #: First and last voxel per spatial axis.
 Interval = tuple[tuple[int, int], ...]
@@ -78,7 +79,7 @@ class Conv(nn.Module):
         self.fused = torch.backends.mkldnn.is_available()
         if self.upsampled:
             with torch.no_grad():
-                self._coarse_kernel = self._coarse()
+                self._coarse_kernel = self._of_coarse()
 
     def forward(self, x: Tensor) -> Tensor:
         if self.fused and x.device.type == "cpu":
@@ -104,10 +105,8 @@ class Conv(nn.Module):
     def of_upsampled(self, x: Tensor, beside: Tensor, up: Callable[[Tensor], Tensor]) -> Tensor:
         """What `forward` gives of an image upsampled two times in Y and X beside a finer one.
 
-        Where that pays, computed at the coarse resolution: a row of three fine voxels lies in two coarse ones, of which
-        nearest-neighbour upsampling repeats the values, so that the kernel's nine weights are added up to four, another
-        four for each of the four places of a fine voxel in its coarse one. The finer image, of few channels, takes part
-        as four coarse ones.
+        Where that pays, computed at the coarse resolution (`networks.coarse`); the finer image, of few channels, takes
+        part as four coarse ones.
 
         Parameters
         ----------
@@ -123,27 +122,18 @@ class Conv(nn.Module):
         in_plane = x.ndim - 4
         if self.causal is not None and self.causal < in_plane:
             x = functional.pad(x, self.ahead)
-        kernel, bias = self._coarse_kernel or self._coarse()
+        kernel, bias = self._coarse_kernel or self._of_coarse()
         padding = (*self.conv.padding[:-2], 1, 1)
         if self.fused:
             y = self._pointwise(x, kernel, bias, padding)
         else:
             y = {4: functional.conv2d, 5: functional.conv3d}[x.ndim](x, kernel, bias, padding=padding)
             y = y if self.slope is None else functional.leaky_relu_(y, self.slope)
-        fine: Tensor = _Interleave.apply(  # type: ignore[no-untyped-call]
-            y, self.causal != in_plane, self.causal != in_plane + 1
-        )
-        return fine
+        return interleaved(y, (self.causal != in_plane, self.causal != in_plane + 1))
 
-    def _coarse(self) -> tuple[Tensor, Tensor]:
-        """Kernel and bias at the coarse resolution; output channels by place Y, X of the fine voxel."""
-        weight, bias = self.conv.weight, self.conv.bias
-        assert bias is not None
-        ndim = weight.ndim - 2
-        y, x = (_places(axis == self.causal).to(weight) for axis in (ndim - 2, ndim - 1))
-        repeated = torch.einsum("ptu,qsv,oc...ts->pqoc...uv", y.sum(-1), x.sum(-1), weight[:, : self.upsampled])
-        beside = torch.einsum("ptua,qsvb,oc...ts->pqocab...uv", y, x, weight[:, self.upsampled :])
-        return torch.cat([repeated.flatten(0, 2), beside.flatten(3, 5).flatten(0, 2)], dim=1), bias.repeat(4)
+    def _of_coarse(self) -> tuple[Tensor, Tensor]:
+        assert self.conv.bias is not None
+        return coarse_kernel(self.conv.weight, self.conv.bias, self.upsampled, self.causal)
 
     def _fused(self, x: Tensor) -> Tensor:
         """Convolution and rectifier in one pass over memory: what `torch.compile` makes of them, without compiling."""
@@ -165,61 +155,6 @@ class Conv(nn.Module):
             (a - k + 1, b) if axis == self.causal else (a - k // 2, b + k // 2)
             for axis, (k, (a, b)) in enumerate(zip(self.kernel, need, strict=True))
         )
-
-
-def _places(causal: bool) -> Tensor:
-    """Where the taps of three along an axis lie in coarse voxels, shape (place, tap, coarse tap, half).
-
-    A fine voxel is the first or the second half of its coarse one (its place). A tap of its kernel falls on either half
-    of that coarse voxel or of the one before; of the second half, where the kernel looks ahead, of that or the next.
-    """
-    found = torch.zeros(2, 3, 2, 2)
-    for place in range(2):
-        for tap in range(3):
-            coarse, half = divmod(place + tap - (2 if causal else 1), 2)
-            found[place, tap, coarse + (1 if causal else 1 - place), half] = 1
-    return found
-
-
-class _Interleave(torch.autograd.Function):
-    """Fine voxels from the outputs of `Conv.of_upsampled`, shape (B, 4 * C, [Z,] Y + 1, X + 1), by place.
-
-    Of axes that the kernel looks ahead along, second halves are one coarse voxel further.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, y: Tensor, ahead_y: bool, ahead_x: bool) -> Tensor:
-        ctx.ahead, ctx.shape, ctx.layout = (ahead_y, ahead_x), y.shape, layout_of(y)
-        size = [y.shape[0], y.shape[1] // 4, *y.shape[2:-2], 2 * (y.shape[-2] - 1), 2 * (y.shape[-1] - 1)]
-        fine = torch.empty(size, dtype=y.dtype, device=y.device, memory_format=ctx.layout)
-        for part, place in _Interleave.parts(y, fine, ctx.ahead):
-            place.copy_(part)
-        return fine
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        fine = gradients[0]
-        y = torch.empty(ctx.shape, dtype=fine.dtype, device=fine.device, memory_format=ctx.layout).zero_()
-        for part, place in _Interleave.parts(y, fine, ctx.ahead):
-            part.copy_(place)
-        return y, None, None
-
-    @staticmethod
-    def parts(y: Tensor, fine: Tensor, ahead: Sequence[bool]) -> Iterator[tuple[Tensor, Tensor]]:
-        rows, columns = y.shape[-2] - 1, y.shape[-1] - 1
-        for number, part in enumerate(y.chunk(4, dim=1)):
-            place = divmod(number, 2)
-            first = [p * a for p, a in zip(place, ahead, strict=True)]
-            yield (
-                part[..., first[0] : first[0] + rows, first[1] : first[1] + columns],
-                fine[..., place[0] :: 2, place[1] :: 2],
-            )
-
-
-def layout_of(x: Tensor) -> torch.memory_format:
-    """Order in memory: channels last or first."""
-    last = {4: torch.channels_last, 5: torch.channels_last_3d}[x.ndim]
-    return last if x.is_contiguous(memory_format=last) and not x.is_contiguous() else torch.contiguous_format
 
 
 class Shift(nn.Module):

@@ -61,6 +61,8 @@ def ingestion(folder: Path, peer: Peer, python: Path, rounds: int) -> pd.DataFra
         return seconds_of(write)
 
     binary = python.parent
+    into = ["-q", "-i", "v.tif", "-o", "out.ome.zarr", "--input-backend", "tifffile", "-d", "z", "y", "x"]
+    ngff_zarr = [binary / "ngff-zarr", *into]
     found = interleaved(
         {
             "ssdenoise, level 0 from memory": ours_from_memory,
@@ -82,22 +84,8 @@ def ingestion(folder: Path, peer: Peer, python: Path, rounds: int) -> pd.DataFra
             "bioio-convert": lambda: command(
                 binary / "bioio-convert", "v.tif", "-d", ".", "-n", "out", "--num-levels", 4
             ),
-            "ngff-zarr, block means": lambda: command(
-                binary / "ngff-zarr",
-                "-q",
-                "-i",
-                "v.tif",
-                "-o",
-                "out.ome.zarr",
-                "--input-backend",
-                "tifffile",
-                "-m",
-                "itkwasm_bin_shrink",
-                "-d",
-                "z",
-                "y",
-                "x",
-            ),
+            "ngff-zarr": lambda: command(*ngff_zarr),
+            "ngff-zarr, block means": lambda: command(*ngff_zarr, "-m", "itkwasm_bin_shrink"),
         },
         rounds,
         warm=False,
