@@ -236,13 +236,20 @@ def score(
     output: Annotated[Path, typer.Option(help="Parquet file to write, a row for each plane.")],
     model: Annotated[Path | None, typer.Option(help="Folder of the model, for what it cost to train.")] = None,
     truth: Truth = None,
+    pair: Annotated[
+        Path | None,
+        typer.Option(help="Store of a second realization, on which the denoised volume does not depend."),
+    ] = None,
+    uncertainty: Annotated[Path | None, typer.Option(help="Store of the denoised volume's standard deviation.")] = None,
     threads: Threads = 1,
 ) -> None:
     """Score a denoised volume, plane by plane."""
     from ssdenoise.config.specs import ScoreSpec, parse_spec
     from ssdenoise.score import score
 
-    score(parse_spec(ScoreSpec, spec), noisy, denoised, calibration, model, truth, output, threads)
+    options = parse_spec(ScoreSpec, spec)
+    others = {"pair": pair, "uncertainty": uncertainty}
+    score(options, noisy, denoised, calibration, model, truth, output, threads, **others)
 
 
 @stage()

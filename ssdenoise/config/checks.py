@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 def check_datasets(project: Project) -> None:
     """Refuse datasets, with the row or the group and the reason in one line."""
+    baseline = project.config.scoring.baseline
+    if baseline is not None and baseline not in project.config.methods:
+        raise ConfigError(f"config: scoring.baseline is {baseline!r}; the config has {listed(project.config.methods)}")
     for row in project.datasets.values():
         _check_dataset(project, row)
     for name in project.trained():

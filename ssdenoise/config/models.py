@@ -18,6 +18,7 @@ from ssdenoise.config.specs import (
     Published,
     ReferenceFit,
     Situation,
+    SsimWindow,
     Storage,
     Strict,
     VoxelSize,
@@ -71,7 +72,22 @@ class Scoring(Strict):
         description="What is averaged over planes: `error`, so that PSNR is that of the whole volume, or `psnr`, as is "
         "done with collections of pictures.",
     )
-    bootstrap_block: int = Field(4, ge=1, description="Planes per run in the block bootstrap of the intervals.")
+    bootstrap_block: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto",
+        description="Planes per run in the block bootstrap of the intervals; `auto`: as many as their correlation asks "
+        "for.",
+    )
+    baseline: Name | None = Field(
+        None,
+        description="Method entry that the others are compared with, plane by plane; empty: the best of each dataset "
+        "and noise level.",
+    )
+    ssim_window: SsimWindow = Field(
+        "uniform",
+        description="Window of SSIM: `uniform`, 7 voxels a side, sample covariance; `gaussian`, standard deviation "
+        "1.5, 11 voxels a side, as in the paper.",
+    )
+    ssim_ndim: Literal[2, 3] = Field(2, description="2: SSIM of planes; 3: of volumes, with a window in Z too.")
 
 
 class Dataset(Strict):

@@ -163,22 +163,30 @@ class Project:
 
     def score(self, dataset: str, noise: str, method: str, seed: int) -> ScoreSpec:
         """Options for the scores of one denoised volume."""
+        scoring = self.config.scoring
         return ScoreSpec(
             dataset=dataset,
             situation=self.datasets[dataset].situation,
             noise=noise,
             method=method,
             seed=seed,
-            data_range=self.config.scoring.data_range,
+            data_range=scoring.data_range,
             reference_fit=self.datasets[dataset].reference_fit,
+            ssim_window=scoring.ssim_window,
+            ssim_ndim=scoring.ssim_ndim,
+            repeats=self.datasets[dataset].pairing == "repeats",
         )
 
     def compare(self) -> CompareSpec:
         """Options for the tables."""
+        scoring = self.config.scoring
         return CompareSpec(
             run=self.config.run,
-            average=self.config.scoring.average,
-            bootstrap_block=self.config.scoring.bootstrap_block,
+            average=scoring.average,
+            bootstrap_block=scoring.bootstrap_block,
+            baseline=scoring.baseline,
+            ssim_window=scoring.ssim_window,
+            ssim_ndim=scoring.ssim_ndim,
             published=self.config.published,
         )
 

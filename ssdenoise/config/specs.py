@@ -22,6 +22,9 @@ DenoisedDtype = Literal["same", "uint8", "uint16", "int16", "float16", "float32"
 
 Situation = Literal["benchmark", "reference", "archive"]
 
+#: Where SSIM takes means and variances (`ssdenoise.metrics.Window`).
+SsimWindow = Literal["uniform", "gaussian"]
+
 #: What a denoised plane goes through before it is compared with the reference.
 ReferenceFit = Literal["none", "affine"]
 
@@ -135,6 +138,9 @@ class ScoreSpec(Strict):
     seed: int
     data_range: Annotated[float, Field(gt=0)] | Literal["reference"]
     reference_fit: ReferenceFit = "none"
+    ssim_window: SsimWindow = "uniform"
+    ssim_ndim: Literal[2, 3] = 2
+    repeats: bool = False
 
 
 class CompareSpec(Strict):
@@ -142,7 +148,10 @@ class CompareSpec(Strict):
 
     run: str
     average: Literal["error", "psnr"]
-    bootstrap_block: int
+    bootstrap_block: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    baseline: str | None = None
+    ssim_window: SsimWindow = "uniform"
+    ssim_ndim: Literal[2, 3] = 2
     published: tuple[Published, ...] = ()
 
 

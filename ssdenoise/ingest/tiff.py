@@ -98,8 +98,7 @@ def _array(tiff: tifffile.TiffFile, number: int, path: Path | Remote) -> da.Arra
 def _segments(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> da.Array:
     """A series with large pages, by rows of tiles or strips."""
     tiff.filehandle.set_lock(True)  # they are read in several threads
-    with zarr.config.set({"codec_pipeline.strict": False}):  # the fast pipeline does not read TIFF
-        array = zarr.open_array(series.aszarr(), mode="r")
+    array = zarr.open_array(series.aszarr(), mode="r")
     chunks = list(array.chunks)
     for axis, name in enumerate(series.axes.lower()):
         if name not in "tczy":

@@ -66,10 +66,7 @@ def _bytes(layout: Layout) -> int:
 
 def _stored(project: Project, row: Dataset, noisy: Layout) -> int:
     """Bytes of all that is ingested and synthesized of a dataset, at full resolution."""
-    methods = [project.config.methods[entry] for entry in project.methods_of(row.dataset)]
-    paired = row.pairing == "volume" and any(
-        method.averages_pair or (method.target == "pair" and row.trains) for method in methods
-    )
+    paired = row.pairing == "volume" and row.has_pair  # for training or for the scores
     if row.clean:
         realizations = (1 + paired) * len(project.noise_of(row.dataset))
         return _bytes(_layout(project, row.dataset, "clean") or noisy) + realizations * _bytes(noisy)

@@ -23,8 +23,8 @@ from ssdenoise.store.place import place_of
 
 AXES = ("t", "c", "z", "y", "x")
 
-# `strict`: an access that the fast pipeline cannot serve is an error, not silently seven times slower
-zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "codec_pipeline.strict": True})
+# not strict: of what it does not know, such as texts in a user's own arrays, zarr's own codecs take care
+zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "codec_pipeline.strict": False})
 
 
 @dataclass(frozen=True)

@@ -175,13 +175,13 @@ def test_sizes_are_those_of_each_volume_and_summed(tmp_path: Path) -> None:
     }
     project = Project(config, tmp_path)
     table = volumes(project, {name: noisy_layout(project, name) for name in "abcd"}).set_index("dataset")
-    # 30 kvoxel and a third of it in the pyramid; the pair only where a method needs it
+    # 30 kvoxel and a third of it in the pyramid; pairs are for scores, too
     assert table["stores of it"].to_dict() == {
         "a": "280 kB",  # 2 + 1 + 4 bytes
-        "b": "240 kB",
+        "b": "280 kB",
         "c": "680 kB",  # 1 + 2 levels * 2 realizations * 4 bytes
-        "d": "360 kB",
-        "together": "1.56 MB",
+        "d": "680 kB",
+        "together": "1.92 MB",
     }
     assert table["noisy"]["together"] == "360 kB"
     assert table["denoised"]["together"] == "800 kB"  # 2 + 2 + 2 * 4 + 2 * 4 bytes

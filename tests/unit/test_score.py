@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as torch_ms_ssim
 
-from ssdenoise import score as stage
 from ssdenoise.calibrate import calibrate
 from ssdenoise.compare import compare
 from ssdenoise.config.specs import CalibrateSpec, CompareSpec, Published, ScoreSpec
 from ssdenoise.errors import FormatError
+from ssdenoise.score import planes as stage
 from ssdenoise.score import score
 from tests.conftest import make_store, scene
 
@@ -159,3 +161,83 @@ def test_planes_in_other_units_are_fitted_to_the_reference_each_by_itself(
         assert found["mean_squared_error"][z] == pytest.approx(np.mean((gain * x + offset - y) ** 2), rel=1e-2)
     compare(COMPARE, [rows], tmp_path / "out")
     assert "Planes of d were fitted to the reference" in (tmp_path / "out" / "comparison.md").read_text()
+
+
+@pytest.mark.parametrize("window", ["uniform", "gaussian"])
+def test_similarity_of_volumes_is_that_of_scikit_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, window: str
+) -> None:
+    monkeypatch.setattr(stage, "VOLUME_BLOCK", (6, 20, 30))
+    clean = scene((1, 2, 19, 61, 50)).astype(np.float32)
+    noisy = clean + np.random.default_rng(0).normal(0, 40, clean.shape).astype(np.float32)
+    stores = [make_store(tmp_path, name, voxels).path for name, voxels in (("clean", clean), ("noisy", noisy))]
+    calibrate(CalibrateSpec(), stores[1], tmp_path / "c.json")
+    spec = spec_for(ssim_window=window, ssim_ndim=3, data_range=200.0)
+    rows = score(spec, stores[1], stores[1], tmp_path / "c.json", None, stores[0], tmp_path / "s.parquet", 2)
+    gaussian = {"gaussian_weights": True, "use_sample_covariance": False} if window == "gaussian" else {}
+    for c in range(2):
+        a, b = clean[0, c].astype(float), noisy[0, c].astype(float)
+        expected = structural_similarity(a, b, data_range=200.0, **gaussian)
+        assert rows.loc[rows["c"] == c, "ssim"].mean() == pytest.approx(expected, abs=1e-6)
+    table = compare(COMPARE.model_copy(update={"ssim_ndim": 3}), [tmp_path / "s.parquet"], tmp_path / "out")
+    assert table["ssim"][0] == pytest.approx(rows["ssim"].mean(), abs=1e-6)
+
+
+def test_similarity_at_several_scales_is_that_of_torchmetrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "BLOCK", 48)
+    clean = scene((1, 1, 1, 183, 190)).astype(np.float32)
+    noisy = clean + np.random.default_rng(0).normal(0, 40, clean.shape).astype(np.float32)
+    stores = [make_store(tmp_path, name, voxels).path for name, voxels in (("clean", clean), ("noisy", noisy))]
+    calibrate(CalibrateSpec(), stores[1], tmp_path / "c.json")
+    rows = score(
+        spec_for(data_range=200.0), stores[1], stores[1], tmp_path / "c.json", None, stores[0], tmp_path / "s.parquet"
+    )
+    x, y = (torch.from_numpy(image[0].astype(float)) for image in (clean, noisy))
+    expected = torch_ms_ssim(y, x, data_range=200.0, normalize="relu").item()
+    assert rows["ms_ssim"][0] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("repeats", [False, True])
+def test_another_realization_gives_the_psnr_without_a_reference(tmp_path: Path, *, repeats: bool) -> None:
+    clean = np.repeat(scene((1, 1, 2, 128, 128)), 3, axis=0).astype(np.float32)
+    rng = np.random.default_rng(0)
+    noisy, other = (clean + rng.normal(0, 40, clean.shape).astype(np.float32) for _ in range(2))
+    denoised = clean + rng.normal(0, 25, clean.shape).astype(np.float32)
+    paths = {
+        name: make_store(tmp_path, name, voxels).path
+        for name, voxels in {"noisy": noisy, "other": other, "denoised": denoised, "clean": clean}.items()
+    }
+    calibrate(CalibrateSpec(), paths["noisy"], tmp_path / "c.json")
+    score(
+        spec_for("m", repeats=repeats, data_range=255.0),
+        *(paths["noisy"], paths["denoised"], tmp_path / "c.json", None, paths["clean"], tmp_path / "s.parquet"),
+        pair=None if repeats else paths["other"],
+    )
+    row = compare(COMPARE, [tmp_path / "s.parquet"], tmp_path / "out").iloc[0]
+    assert row["upsnr"] == pytest.approx(row["psnr"], abs=0.3)
+    assert row["upsnr_lo"] < row["upsnr"] < row["upsnr_hi"]
+    assert 2 <= row["resolution_truth"] < row["resolution_pair"] < 20
+
+
+def test_a_stated_standard_deviation_is_held_against_the_error(tmp_path: Path) -> None:
+    clean = scene((1, 1, 4, 128, 128)).astype(np.float32)
+    rng = np.random.default_rng(0)
+    stated = rng.uniform(5, 20, clean.shape).astype(np.float32)
+    # the posterior mean of noise with these variances: what is left and what was removed are uncorrelated
+    noise = rng.normal(0, 40, clean.shape)
+    share = stated**2 / 40**2
+    left = share * noise + np.sqrt(share * (1 - share)) * rng.normal(0, 40, clean.shape)
+    volumes = {"noisy": clean + noise, "denoised": clean + left, "std": stated, "clean": clean}
+    paths = {name: make_store(tmp_path, name, v.astype(np.float32)).path for name, v in volumes.items()}
+    calibrate(CalibrateSpec(), paths["noisy"], tmp_path / "c.json")
+    for factor in (1, 2):
+        uncertainty = make_store(tmp_path, f"std{factor}", stated / factor).path
+        score(
+            spec_for("m"),
+            *(paths["noisy"], paths["denoised"], tmp_path / "c.json", None, paths["clean"], tmp_path / "s.parquet"),
+            uncertainty=uncertainty,
+        )
+        row = compare(COMPARE, [tmp_path / "s.parquet"], tmp_path / "out").iloc[0]
+        assert row["z_rms"] == pytest.approx(factor, rel=0.02)
+        assert row["within_95"] == pytest.approx({1: 0.95, 2: 0.673}[factor], abs=0.01)
+    assert row["variance_balance"] < 1

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,14 @@ from ssdenoise.store import (
 )
 from ssdenoise.verify import verify
 from tests.conftest import STORAGE, make_store, scene
+
+
+@pytest.fixture(autouse=True)
+def _fast() -> Iterator[None]:
+    """An access that the fast pipeline cannot serve is an error, not silently seven times slower."""
+    with zarr.config.set({"codec_pipeline.strict": True}):
+        yield
+
 
 META = Metadata("v", (0.5, 0.1, 0.1), ("one",))
 

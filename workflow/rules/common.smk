@@ -148,6 +148,23 @@ def pair(wildcards):
     return []
 
 
+def other(wildcards):
+    """A realization to score with, on which the denoised volume does not depend."""
+    row = PROJECT.datasets[wildcards.dataset]
+    entry = wildcards.get("entry")
+    used = entry and PROJECT.config.methods[entry].averages_pair
+    if row.pairing == "volume" and row.has_pair and not used:
+        return f"results/{RUN}/{wildcards.dataset}/{wildcards.noise}/noisy-1.ome.zarr/zarr.json"
+    return []
+
+
+def uncertainty(wildcards):
+    """The standard deviation, from methods that state one."""
+    if PROJECT.config.methods[wildcards.entry].probabilistic:
+        return f"{folder(wildcards)}/uncertainty.ome.zarr/zarr.json"
+    return []
+
+
 def truth(wildcards):
     """The clean volume or the reference; nothing for archives."""
     role = {"benchmark": "clean", "reference": "reference"}.get(

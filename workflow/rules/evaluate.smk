@@ -5,6 +5,8 @@ rule score:
         calibration=f"results/{RUN}/{{dataset}}/{{noise}}/calibration.json",
         model=description,
         truth=truth,
+        pair=other,
+        uncertainty=uncertainty,
     output:
         f"{MODEL}/scores.parquet",
     log:
@@ -20,11 +22,13 @@ rule score:
         spec=score_spec,
         code=code("score"),
         truth=option("truth"),
+        pair=option("pair"),
+        uncertainty=option("uncertainty"),
         model=model_folder,
     shell:
         "python -m ssdenoise score --spec {params.spec:q} --noisy {input.noisy} --denoised {input.denoised}"
-        " --calibration {input.calibration} --model {params.model} {params.truth} --output {output}"
-        " --threads {threads} 2> {log}"
+        " --calibration {input.calibration} --model {params.model} {params.truth}"
+        " {params.pair} {params.uncertainty} --output {output} --threads {threads} 2> {log}"
 
 
 rule score_noisy:
@@ -32,6 +36,7 @@ rule score_noisy:
         noisy=f"results/{RUN}/{{dataset}}/{{noise}}/noisy-0.ome.zarr/zarr.json",
         calibration=f"results/{RUN}/{{dataset}}/{{noise}}/calibration.json",
         truth=truth,
+        pair=other,
     output:
         f"results/{RUN}/{{dataset}}/{{noise}}/noisy-scores.parquet",
     log:
@@ -47,9 +52,11 @@ rule score_noisy:
         spec=score_spec,
         code=code("score"),
         truth=option("truth"),
+        pair=option("pair"),
     shell:
         "python -m ssdenoise score --spec {params.spec:q} --noisy {input.noisy} --denoised {input.noisy}"
-        " --calibration {input.calibration} {params.truth} --output {output} --threads {threads} 2> {log}"
+        " --calibration {input.calibration} {params.truth} {params.pair} --output {output}"
+        " --threads {threads} 2> {log}"
 
 
 rule compare:
@@ -61,9 +68,15 @@ rule compare:
             caption="../report/comparison.rst",
             category="Comparison",
         ),
-        f"results/{RUN}/comparison.md",
-        f"results/{RUN}/comparison.tex",
-        f"results/{RUN}/comparison.json",
+        report(
+            f"results/{RUN}/comparison.html",
+            caption="../report/summary.rst",
+            category="Comparison",
+        ),
+        multiext(f"results/{RUN}/comparison", ".md", ".tex", ".json", ".parquet"),
+        multiext(f"results/{RUN}/summary", ".csv", ".parquet"),
+        f"results/{RUN}/comparison.zarr/zarr.json",
+        f"results/{RUN}/criteria.csv",
         f"results/{RUN}/scores.parquet",
     log:
         f"results/{RUN}/logs/compare.log",

@@ -1,0 +1,112 @@
+"""Compare: gather the scores of all volumes into the tables of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import zarr
+
+from ssdenoise.compare.criteria import trust
+from ssdenoise.compare.printing import TRUST, caption, html, latex, markdown, printed
+from ssdenoise.compare.rows import Cell, seed_row, summarised
+from ssdenoise.config.specs import CompareSpec
+from ssdenoise.provenance import Clock, code_hash, file_digest, record, write_json, write_text
+
+CELL = ["dataset", "noise"]
+
+
+def compare(spec: CompareSpec, scores: Sequence[Path], output: Path) -> pd.DataFrame:
+    """Write the tables of a run.
+
+    - `comparison.csv`, `.parquet`: one row per dataset, noise level, method entry and seed; as `comparison.zarr` an
+      xarray Dataset whose `score` has the dimensions dataset, noise, method, seed and metric.
+    - `summary.csv`, `.parquet`: one row per dataset, noise level and method entry, over all seeds, with the paired
+      comparison with the baseline; for people as `comparison.md`, `.tex` and `.html`.
+    - `criteria.csv`: how well scores without a reference rank the methods, where the truth is known.
+    - `scores.parquet`: one row per plane. `comparison.json`: provenance.
+
+    Parameters
+    ----------
+    spec : CompareSpec
+    scores : sequence of Path
+        Parquet files of `score`.
+    output : Path
+        Folder of the run.
+
+    Returns
+    -------
+    DataFrame
+        One row per dataset, noise level, method entry and seed.
+    """
+    clock = Clock()
+    planes = pd.concat([pd.read_parquet(path) for path in scores], ignore_index=True)
+    cells = [Cell.of(part, spec.average, spec.bootstrap_block) for _, part in planes.groupby(CELL, sort=False)]
+    table = _levelled(
+        spec,
+        pd.DataFrame(
+            [
+                seed_row(cell, method, seed, part)
+                for cell in cells
+                for (method, seed), part in cell.planes.groupby(["method", "seed"], sort=False)
+            ]
+        ),
+    )
+    summary = _summary(spec, cells, table)
+    output.mkdir(parents=True, exist_ok=True)
+    planes.to_parquet(output / "scores.parquet", index=False)
+    for name, rows in (("comparison", table), ("summary", summary)):
+        write_text(output / f"{name}.csv", rows.to_csv(index=False, float_format="%.6g"))
+        rows.to_parquet(output / f"{name}.parquet", index=False)
+    with zarr.config.set({"codec_pipeline.path": "zarr.core.codec_pipeline.BatchedCodecPipeline"}):  # for its texts
+        to_xarray(table).to_zarr(output / "comparison.zarr", mode="w", zarr_format=3, consolidated=False)
+    _print(spec, table, summary, {cell.dataset: cell.runs.block * (cell.runs.planes > 1) for cell in cells}, output)
+    files = {str(path): file_digest(path) for path in scores}
+    provenance = record(
+        "compare", spec=spec.model_dump(mode="json"), inputs=files, code=code_hash("compare"), clock=clock
+    )
+    write_json(output / "comparison.json", provenance)
+    return table
+
+
+def _levelled(spec: CompareSpec, table: pd.DataFrame) -> pd.DataFrame:
+    """With the level of the noise in decibels, which is what the noisy input scores; the gain; published figures."""
+    noisy = table[table["method"] == "noisy"].set_index(CELL)["psnr"]
+    table.insert(3, "level", [noisy.get(cell, np.nan) for cell in zip(table["dataset"], table["noise"], strict=True)])
+    after = list(table.columns).index("psnr_hi") + 1
+    found = {(one.dataset, one.noise, one.method): one.psnr for one in spec.published}
+    keys = zip(table["dataset"], table["noise"], table["method"], strict=True)
+    table.insert(after, "published_psnr", [found.get(key, np.nan) for key in keys])
+    table.insert(after, "psnr_gain", table["psnr"] - table["level"])
+    return table
+
+
+def _summary(spec: CompareSpec, cells: Sequence[Cell], table: pd.DataFrame) -> pd.DataFrame:
+    """The aggregated table: tests, and the means over seeds of what has no interval."""
+    rows = summarised(cells, spec.baseline)
+    others = table.drop(columns=[name for name in rows if name in table and name not in (*CELL, "method")])
+    means = others.drop(columns=["seed", "reference_fit"]).groupby([*CELL, "method"], sort=False).mean()
+    return rows.join(means, on=[*CELL, "method"])
+
+
+def _print(spec: CompareSpec, table: pd.DataFrame, summary: pd.DataFrame, blocks: dict[str, int], output: Path) -> None:
+    text, shown, best = caption(spec, table, summary, blocks), printed(summary), summary["best"]
+    trusted = trust(table)
+    write_text(output / "criteria.csv", trusted.to_csv(index=False, float_format="%.3f"))
+    page = f"# {spec.run}\n\n{markdown(shown, best)}\n\n{text}\n"
+    if len(trusted):
+        says = trusted.assign(right=[f"{r} of {n}" for r, n in zip(trusted["right"], trusted["cells"], strict=True)])
+        says = says.drop(columns="cells").rename(columns={"kendall_tau": "tau", "right": "favourite good"})
+        page += f"\n{says.to_markdown(index=False, floatfmt='+.2f')}\n\n{TRUST.format(cells=trusted['cells'].max())}\n"
+    write_text(output / "comparison.md", page)
+    write_text(output / "comparison.tex", latex(shown, best, text))
+    write_text(output / "comparison.html", html(shown, best, text, spec.run))
+
+
+def to_xarray(table: pd.DataFrame):  # type: ignore[no-untyped-def]
+    """The comparison as an xarray Dataset: `score` by dataset, noise, method, seed and metric; NaN where none is."""
+    keys = [*CELL, "method", "seed"]
+    figures = table.set_index(keys).select_dtypes("number").astype(float)
+    return figures.to_xarray().to_dataarray("metric", name="score").transpose(*keys, "metric").to_dataset()

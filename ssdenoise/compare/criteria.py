@@ -1,0 +1,81 @@
+"""Scores without a reference: what they assume, and how far they can be trusted to rank methods."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+#: A method this close to the best, in dB, is as good.
+CLOSE = 0.15
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """A score that needs no reference: its value by rows of the comparison, higher is better, and what it assumes."""
+
+    value: Callable[[pd.DataFrame], pd.Series[float]]
+    assumes: str
+
+
+def _correlation(rows: pd.DataFrame) -> pd.Series[float]:
+    """How far the residual's correlations are from the noise's own, which stand in the row of the noisy input."""
+    noise = rows.loc[rows["method"] == "noisy"].iloc[0]
+    axes = [rows[f"residual_correlation_{axis}"] - noise[f"residual_correlation_{axis}"] for axis in "yx"]
+    return pd.Series(-np.hypot(*axes))
+
+
+CRITERIA: Mapping[str, Criterion] = {
+    "upsnr": Criterion(lambda rows: rows["upsnr"], "another realization with the same, independent noise"),
+    "residual ratio": Criterion(
+        lambda rows: -np.abs(np.log(rows["residual_ratio"])), "that the calibrated noise variance is right"
+    ),
+    "residual correlation": Criterion(
+        _correlation, "that structure is correlated between neighbours, unlike the noise"
+    ),
+}
+
+
+def trust(table: pd.DataFrame) -> pd.DataFrame:
+    """How well each criterion ranks the methods of datasets whose true PSNR is known.
+
+    Parameters
+    ----------
+    table : DataFrame
+        The comparison, one row for each dataset, noise level, method entry and seed.
+
+    Returns
+    -------
+    DataFrame
+        Per criterion: Kendall's tau between its ranking and that by true PSNR, mean over cells of dataset, noise level
+        and seed; in how many cells its favourite is the best method or within `CLOSE` dB of it; the number of cells;
+        and what it assumes. Empty without such datasets.
+    """
+    known = table[table["psnr"].notna() & (table["method"] != "noisy")]
+    cells = [
+        (rows, pd.concat([rows, table[(table["method"] == "noisy") & (table["dataset"] == d) & (table["noise"] == n)]]))
+        for (d, n, _), rows in known.groupby(["dataset", "noise", "seed"], sort=False)
+        if len(rows) > 1
+    ]
+    found = []
+    for name, criterion in CRITERIA.items():
+        taus, close = [], []
+        for rows, with_noisy in cells:
+            values = criterion.value(with_noisy)[: len(rows)].to_numpy(float)
+            if np.isfinite(values).all():
+                taus.append(float(stats.kendalltau(values, rows["psnr"]).statistic))
+                close.append(rows["psnr"].max() - rows["psnr"].iloc[int(np.argmax(values))] <= CLOSE)
+        if taus:
+            found.append(
+                {
+                    "criterion": name,
+                    "kendall_tau": float(np.mean(taus)),
+                    "right": int(sum(close)),
+                    "cells": len(taus),
+                    "assumes": criterion.assumes,
+                }
+            )
+    return pd.DataFrame(found, columns=["criterion", "kendall_tau", "right", "cells", "assumes"])

@@ -1,0 +1,237 @@
+"""From scores of planes to one row for each denoised volume, and one for each method over all its seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ssdenoise.metrics import Rings, Runs, holm, paired, psnr, resolution, ring_correlation, run_means
+from ssdenoise.noise import stream
+
+Values = npt.NDArray[np.float64]
+
+#: Columns of planes that are averaged over the channels of a plane, then over planes.
+AVERAGED = (
+    "mean_squared_error",
+    "fitted_squared_error",
+    "reference_square",
+    "ssim",
+    "ms_ssim",
+    "pair_error",
+    "pair_difference",
+    "z_square",
+    "within_95",
+)
+COSTS = ("parameters", "train_seconds", "denoise_seconds", "megavoxels_per_second", "peak_memory_mb", "clipped_share")
+
+#: Scores that get an interval.
+WITH_INTERVAL = ("psnr", "ssim", "upsnr")
+
+#: Under this p value a difference counts.
+SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A dataset at one noise level: the planes of each method entry and seed, and how they are resampled.
+
+    Attributes
+    ----------
+    dataset, situation, noise : str
+    planes : DataFrame
+        Rows of all methods and seeds.
+    average : {"error", "psnr"}
+    runs : Runs
+    """
+
+    dataset: str
+    situation: str
+    noise: str
+    planes: pd.DataFrame
+    average: str
+    runs: Runs
+
+    @classmethod
+    def of(cls, planes: pd.DataFrame, average: str, block: int | str) -> Cell:
+        """The cell that all these rows belong to; `block` is the length of runs, or `auto`."""
+        first = planes.iloc[0]
+        pictures = [_pictures(part) for _, part in planes.groupby(["method", "seed"], sort=False)]
+        n = len(pictures[0])
+        if block == "auto":
+            values = [np.asarray(_level(one), np.float64) for one in pictures]
+            each = [Runs.of(one) for one in values if np.isfinite(one).all()] or [Runs(n, 1)]
+            # the same planes are resampled for all methods, so that rows can be compared
+            runs = Runs(n, max(one.block for one in each), max(one.correlation for one in each))
+        else:
+            # of few planes, runs that long would all be the whole volume
+            runs = Runs(n, min(int(block), max(1, n // 4)))
+        return cls(first["dataset"], first["situation"], first["noise"], planes, average, runs)
+
+    @property
+    def data_range(self) -> float:
+        """Of PSNR and SSIM."""
+        return float(self.planes["data_range"].iloc[0])
+
+    def names(self) -> dict[str, object]:
+        """First columns of each row."""
+        return {"dataset": self.dataset, "situation": self.situation, "noise": self.noise}
+
+
+def _pictures(part: pd.DataFrame) -> pd.DataFrame:
+    """Scores of each plane: its channels are one picture, its error is over all of them."""
+    return part.groupby(["t", "z"])[list(AVERAGED)].mean()
+
+
+def _level(pictures: pd.DataFrame) -> pd.Series[float]:
+    """What tells how alike neighbouring planes are: the error, or without a truth the other realization's."""
+    known = pictures["mean_squared_error"].notna().all()
+    return pictures["mean_squared_error" if known else "pair_error"]
+
+
+def measures(cell: Cell) -> Mapping[str, Callable[[Mapping[str, Values]], Values]]:
+    """Scores, each as a function of the means of columns over planes; NaN where it cannot be told."""
+
+    def square_root(values: Values) -> Values:
+        with np.errstate(invalid="ignore"):
+            return np.sqrt(values)
+
+    def upsnr(means: Mapping[str, Values]) -> Values:
+        # the other realization's own noise is half of what the two differ by, if both have the same
+        error = means["pair_error"] - means["pair_difference"] / 2
+        return psnr(np.where(error > 0, error, np.nan), cell.data_range)
+
+    return {
+        "psnr": lambda m: m["psnr"] if cell.average == "psnr" else psnr(m["mean_squared_error"], cell.data_range),
+        "psnr_fitted": lambda m: psnr(m["fitted_squared_error"], cell.data_range),
+        "ssim": lambda m: m["ssim"] / m["ssim_known"],
+        "ms_ssim": lambda m: m["ms_ssim"],
+        "nrmse": lambda m: square_root(m["mean_squared_error"] / m["reference_square"]),
+        "upsnr": upsnr,
+        "z_rms": lambda m: square_root(m["z_square"]),
+        "within_95": lambda m: m["within_95"],
+    }
+
+
+def scored(cell: Cell, pictures: pd.DataFrame) -> dict[str, float]:
+    """All measures over planes, with the intervals of some."""
+    columns = pictures.assign(
+        psnr=psnr(pictures["mean_squared_error"], cell.data_range),
+        ssim=pictures["ssim"].fillna(0),  # planes near the ends of a volume have no window of three dimensions
+        ssim_known=pictures["ssim"].notna().astype(float),
+    )
+    values = columns.to_numpy(np.float64)
+    names = [str(name) for name in columns]
+    means = dict(zip(names, values.mean(axis=0), strict=True))
+    drawn = cell.runs.means(values, stream("bootstrap", cell.dataset, cell.situation, cell.noise))
+    resampled = dict(zip(names, drawn.T, strict=True))
+    row: dict[str, float] = {}
+    with np.errstate(invalid="ignore", divide="ignore"):
+        for name, measure in measures(cell).items():
+            row[name] = float(measure(means))
+            if name in WITH_INTERVAL:
+                low, high = cell.runs.interval(row[name], measure(resampled))
+                row |= {f"{name}_lo": low, f"{name}_hi": high}
+    return row
+
+
+def seed_row(cell: Cell, method: object, seed: object, part: pd.DataFrame) -> dict[str, object]:
+    """The row of one denoised volume."""
+    pictures = _pictures(part)
+    head = cell.names() | {"method": method, "seed": seed, "planes": len(pictures), "data_range": cell.data_range}
+    row: dict[str, object] = head | {"reference_fit": part["reference_fit"].iloc[0]} | scored(cell, pictures)
+    row |= _residuals(part, noisy=method == "noisy") | _frequencies(part)
+    return row | {name: part[name].iloc[0] if name in part else np.nan for name in COSTS}
+
+
+def _residuals(part: pd.DataFrame, *, noisy: bool) -> dict[str, float]:
+    """Scores of what was removed, pooled over planes: a ratio of single planes would be ruled by the darkest."""
+    total = part.sum(numeric_only=True)
+    if noisy:  # whose residual is zero and says nothing: the noise's own takes the place
+        row = {"residual_ratio": np.nan, "variance_balance": np.nan}
+        return row | {f"residual_correlation_{axis}": part[f"noise_correlation_{axis}"].mean() for axis in "yx"}
+    expected = total["noise_variance"] or np.nan
+    row = {"residual_ratio": total["residual_square"] / expected}
+    # the noise's variance is that of what was removed and what the estimate says that it does not know
+    stated = (part["stated_variance"] * part["pixels"]).sum(min_count=1)
+    row["variance_balance"] = (total["residual_square"] + stated) / expected
+    for axis in "yx":
+        squares = np.sqrt(total[f"residual_first_square_{axis}"] * total[f"residual_second_square_{axis}"])
+        row[f"residual_correlation_{axis}"] = total[f"residual_product_{axis}"] / squares if squares else np.nan
+    return row
+
+
+def _frequencies(part: pd.DataFrame) -> dict[str, float]:
+    """Up to what period the volume agrees with the truth, and with another realization."""
+    row = {}
+    for other in ("truth", "pair"):
+        sums = [np.stack(part[f"rings_{other}_{name}"].to_list()).sum(axis=0) for name in ("cross", "first", "second")]
+        row[f"resolution_{other}"] = resolution(ring_correlation(Rings(*sums))) if sums[0].size else float("nan")
+    return row
+
+
+def summary_rows(cell: Cell, baseline: str | None) -> list[dict[str, object]]:
+    """One row for each method entry of a cell: the mean of its seeds, compared with the baseline or the best one."""
+    methods: dict[str, pd.DataFrame] = {}
+    spread: dict[str, tuple[int, float]] = {}
+    for method, part in cell.planes.groupby("method", sort=False):
+        seeds = [_pictures(one) for _, one in part.groupby("seed", sort=False)]
+        methods[str(method)] = sum(seeds[1:], seeds[0]) / len(seeds)
+        values = [scored(cell, one)["psnr"] for one in seeds]
+        spread[str(method)] = len(seeds), float(np.std(values, ddof=1)) if len(seeds) > 1 else np.nan
+    rows = {
+        name: cell.names()
+        | {"method": name, "seeds": spread[name][0], "planes": len(pictures)}
+        | scored(cell, pictures)
+        for name, pictures in methods.items()
+    }
+    for name, row in rows.items():
+        row["psnr_seed_std"] = spread[name][1]
+    _ranked(rows)
+    _tested(cell, rows, methods, baseline)
+    return list(rows.values())
+
+
+def _ranked(rows: Mapping[str, dict[str, object]]) -> None:
+    """The rank of each method within its cell, 1 is best; the noisy input is none."""
+    ranks = pd.Series({name: row["psnr"] for name, row in rows.items() if name != "noisy"}).rank(ascending=False)
+    for name, row in rows.items():
+        row["rank"] = float(ranks.get(name, np.nan))
+
+
+def _tested(
+    cell: Cell, rows: Mapping[str, dict[str, object]], pictures: Mapping[str, pd.DataFrame], baseline: str | None
+) -> None:
+    """Paired comparison of each method with the baseline or, without one, the best; and whether the best stands out."""
+    units = {
+        name: run_means(psnr(one["mean_squared_error"].to_numpy(), cell.data_range), cell.runs.block)
+        for name, one in pictures.items()
+    }
+    best = next((name for name, row in rows.items() if row["rank"] == 1), None)
+    for row in rows.values():
+        row |= {"baseline": None, "psnr_difference": np.nan, "p_value": np.nan, "effect_size": np.nan, "best": False}
+    if best is None:
+        return
+    against_best = _against(units, best)
+    others = [p for name, (p, _) in against_best.items() if name != "noisy"]
+    rows[best]["best"] = bool(others) and all(p < SIGNIFICANT for p in others)
+    against = baseline if baseline in units else best
+    for name, (p, effect) in (against_best if against == best else _against(units, against)).items():
+        difference = float(np.mean(units[name]) - np.mean(units[against]))
+        rows[name] |= {"baseline": against, "psnr_difference": difference, "p_value": p, "effect_size": effect}
+
+
+def _against(units: Mapping[str, Values], one: str) -> dict[str, tuple[float, float]]:
+    """P value, corrected for the number of methods, and effect size of each other method against one."""
+    names = [name for name in units if name != one]
+    found = [paired(units[name], units[one]) for name in names]
+    corrected = holm([p for p, _ in found])
+    return {name: (float(p), effect) for name, p, (_, effect) in zip(names, corrected, found, strict=True)}
+
+
+def summarised(cells: Sequence[Cell], baseline: str | None) -> pd.DataFrame:
+    """The aggregated table."""
+    return pd.DataFrame([row for cell in cells for row in summary_rows(cell, baseline)])

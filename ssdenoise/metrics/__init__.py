@@ -1,0 +1,29 @@
+"""How alike two images are, from sums over blocks, so that a volume of any size gives the value of the whole array.
+
+The data range is always given, never guessed; values are compared as they are, neither rounded nor clipped. NumPy and
+SciPy only.
+"""
+
+from ssdenoise.metrics.bootstrap import Runs
+from ssdenoise.metrics.error import Moments, psnr
+from ssdenoise.metrics.fourier import Rings, resolution, ring_correlation
+from ssdenoise.metrics.significance import critical_difference, holm, paired, run_means
+from ssdenoise.metrics.similarity import BETAS, MultiScale, Window, ms_ssim, similarity_maps
+
+__all__ = [
+    "BETAS",
+    "Moments",
+    "MultiScale",
+    "Rings",
+    "Runs",
+    "Window",
+    "critical_difference",
+    "holm",
+    "ms_ssim",
+    "paired",
+    "psnr",
+    "resolution",
+    "ring_correlation",
+    "run_means",
+    "similarity_maps",
+]

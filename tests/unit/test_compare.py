@@ -1,0 +1,166 @@
+"""Intervals, tests, ranks and files of the comparison, from scores of planes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from ssdenoise.compare import compare
+from ssdenoise.compare.criteria import trust
+from ssdenoise.config.specs import CompareSpec
+from ssdenoise.metrics import critical_difference, holm, paired, resolution
+
+
+def spec_for(**options: Any) -> CompareSpec:
+    return CompareSpec(**({"run": "r", "average": "error", "bootstrap_block": 1} | options))
+
+
+def rows_for(method: str, errors: np.ndarray, seed: int = 0, **columns: Any) -> pd.DataFrame:
+    """Scores as `score` writes them, of planes with these mean squared errors."""
+    n = len(errors)
+    empty = {f"rings_{o}_{p}": [np.zeros(0)] * n for o in ("truth", "pair") for p in ("cross", "first", "second")}
+    residuals = {
+        f"residual_{what}_{axis}": 1.0 for what in ("product", "first_square", "second_square") for axis in "yx"
+    }
+    unknown = dict.fromkeys(["pair_error", "pair_difference", "z_square", "within_95", "stated_variance"], np.nan)
+    rows = {
+        "t": 0,
+        "c": 0,
+        "z": np.arange(n),
+        "dataset": "d",
+        "situation": "benchmark",
+        "noise": "n",
+        "method": method,
+        "seed": seed,
+        "reference_fit": "none",
+        "data_range": 255.0,
+        "mean_squared_error": errors,
+        "fitted_squared_error": errors,
+        "reference_square": 1e4,
+        "ssim": 0.9,
+        "ms_ssim": np.nan,
+        "pixels": 100,
+        "residual_square": 100.0,
+        "noise_variance": 100.0,
+        "noise_correlation_y": 0.0,
+        "noise_correlation_x": 0.0,
+    }
+    return pd.DataFrame(rows | empty | residuals | unknown | columns)
+
+
+def compared(tmp_path: Path, parts: list[pd.DataFrame], spec: CompareSpec) -> pd.DataFrame:
+    files = []
+    for i, part in enumerate(parts):
+        files.append(tmp_path / f"{i}.parquet")
+        part.to_parquet(files[-1])
+    compare(spec, files, tmp_path / "out")
+    return pd.read_csv(tmp_path / "out" / "summary.csv").set_index("method")
+
+
+@pytest.fixture
+def errors() -> np.ndarray:
+    return np.exp(np.random.default_rng(0).normal(4, 0.5, 24))
+
+
+def test_the_best_is_bold_where_it_stands_out(tmp_path: Path, errors: np.ndarray) -> None:
+    """Planes differ far more than methods do, but all of them agree."""
+    rng = np.random.default_rng(1)
+    parts = [rows_for("noisy", errors * 9)]
+    parts += [rows_for(name, errors * f * rng.uniform(0.98, 1.02, 24)) for name, f in (("a", 1.0), ("b", 1.1))]
+    found = compared(tmp_path, parts, spec_for())
+    assert found["best"].to_dict() == {"noisy": False, "a": True, "b": False}
+    assert found.loc["a", "psnr_hi"] > found.loc["b", "psnr_lo"]  # intervals overlap
+    assert found["rank"].to_dict() == {"noisy": pytest.approx(np.nan, nan_ok=True), "a": 1, "b": 2}
+    assert found.loc["b", "psnr_difference"] == pytest.approx(-10 * np.log10(1.1), abs=0.05)
+    assert found.loc["b", "effect_size"] == -1
+    assert found.loc["b", "p_value"] < 0.001
+    page = (tmp_path / "out" / "comparison.md").read_text()
+    assert page.count("**") == 2
+    assert "font-weight: bold" in (tmp_path / "out" / "comparison.html").read_text()
+    assert (tmp_path / "out" / "comparison.tex").read_text().count(r"\textbf") == 1
+
+
+def test_nothing_is_bold_where_the_best_does_not_stand_out(tmp_path: Path, errors: np.ndarray) -> None:
+    rng = np.random.default_rng(1)
+    parts = [rows_for(name, errors * rng.uniform(0.8, 1.25, 24)) for name in ("noisy", "a", "b")]
+    found = compared(tmp_path, parts, spec_for())
+    assert not found["best"].any()
+    assert "**" not in (tmp_path / "out" / "comparison.md").read_text()
+
+
+def test_few_runs_are_not_tested(tmp_path: Path, errors: np.ndarray) -> None:
+    parts = [rows_for(name, errors * f) for name, f in (("noisy", 9), ("a", 1), ("b", 1.1))]
+    found = compared(tmp_path, parts, spec_for(bootstrap_block=6))
+    assert found["p_value"].isna().all()
+    assert not found["best"].any()
+
+
+def test_a_baseline_is_what_the_others_are_compared_with(tmp_path: Path, errors: np.ndarray) -> None:
+    parts = [rows_for(name, errors * f) for name, f in (("noisy", 9), ("a", 1), ("b", 1.1), ("c", 1.3))]
+    found = compared(tmp_path, parts, spec_for(baseline="b"))
+    assert found.loc["a", "psnr_difference"] == pytest.approx(10 * np.log10(1.1))
+    assert found.loc["c", "psnr_difference"] < 0
+    assert np.isnan(found.loc["b", "psnr_difference"])
+    assert found.loc["a", "best"]
+    assert "PSNR to b;" in (tmp_path / "out" / "comparison.md").read_text()
+
+
+def test_seeds_are_aggregated(tmp_path: Path, errors: np.ndarray) -> None:
+    parts = [rows_for("noisy", errors * 9)]
+    parts += [rows_for("a", errors * f, seed, train_seconds=10.0 * (seed + 1)) for seed, f in enumerate((1.0, 1.2))]
+    found = compared(tmp_path, parts, spec_for())
+    assert found.loc["a", "seeds"] == 2
+    assert found.loc["a", "psnr_seed_std"] == pytest.approx(np.std([0, 10 * np.log10(1.2)], ddof=1), rel=1e-4)
+    assert found.loc["a", "train_seconds"] == 15
+    each = pd.read_csv(tmp_path / "out" / "comparison.csv")
+    assert each["seed"].tolist() == [0, 0, 1]
+    score = xr.open_zarr(tmp_path / "out" / "comparison.zarr", consolidated=False)["score"]
+    assert score.dims == ("dataset", "noise", "method", "seed", "metric")
+    value = score.sel({"dataset": "d", "noise": "n", "method": "a", "seed": 1, "metric": "psnr"})
+    assert float(value) == pytest.approx(each["psnr"][2], rel=1e-5)
+    assert np.isnan(score.sel({"method": "noisy", "seed": 1, "metric": "psnr"})).all()
+
+
+def test_names_are_escaped(tmp_path: Path, errors: np.ndarray) -> None:
+    compared(tmp_path, [rows_for(name, errors) for name in ("noisy", "a_b")], spec_for(run="x"))
+    assert r"a\_b" in (tmp_path / "out" / "comparison.tex").read_text()
+
+
+def test_a_criterion_is_trusted_as_far_as_it_ranks_methods() -> None:
+    table = pd.DataFrame({"method": ["noisy", "a", "b", "c"], "psnr": [20.0, 30.0, 31.0, 33.0]}).assign(
+        dataset="d", noise="n", seed=0, upsnr=[20.0, 31.0, 30.0, 32.9], residual_ratio=[np.nan, 1.0, 0.9, 0.5]
+    )
+    for axis in "yx":
+        table[f"residual_correlation_{axis}"] = [0.1, 0.1, 0.2, 0.3]
+    found = trust(table).set_index("criterion")
+    assert found.loc["upsnr", "kendall_tau"] == pytest.approx(1 / 3)
+    assert found.loc["upsnr", "right"] == 1
+    assert found.loc["residual ratio", "kendall_tau"] == -1
+    assert found.loc["residual correlation", "right"] == 0
+    assert trust(table.assign(psnr=np.nan)).empty
+
+
+def test_paired_comparison_and_correction() -> None:
+    a = np.arange(8.0)
+    p, effect = paired(a + np.array([1, 2, 3, 4, 5, 6, 7, -8]), a)
+    assert effect == pytest.approx((28 - 8) / 36)
+    assert 0.1 < p < 0.3
+    assert paired(a, a) == (1.0, 0.0)
+    np.testing.assert_allclose(holm([0.01, np.nan, 0.04, 0.03]), [0.03, np.nan, 0.06, 0.06])
+
+
+def test_critical_difference_is_that_of_the_table() -> None:
+    # Demšar 2006, table 5: q at 0.05 is 2.569 for 4 classifiers; its example has 14 datasets
+    assert critical_difference(4, 14) == pytest.approx(2.569 * np.sqrt(4 * 5 / (6 * 14)), abs=1e-3)
+
+
+def test_resolution_is_where_the_correlation_falls_under_the_threshold() -> None:
+    correlation = np.where(np.arange(64) < 32, 1.0, 0.0)
+    assert resolution(correlation) == pytest.approx(4.0, rel=0.03)
+    assert resolution(np.ones(64)) == 2
+    assert np.isnan(resolution(np.zeros(64)))
