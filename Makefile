@@ -46,7 +46,7 @@ lock:
 	$(BIN)/python -m pip install --quiet pip-tools
 	@# the machine's own build of torch: that of the index may bring NVIDIA packages, which the lock does not pin
 	sed -i "s/^torch==.*/torch==$$($(BIN)/python -c 'from importlib.metadata import version; print(version("torch"))')/" requirements.lock
-	$(BIN)/pip-compile --quiet --extra dev --extra export --strip-extras --no-emit-index-url --no-emit-find-links --output-file requirements.lock pyproject.toml
+	$(BIN)/pip-compile --quiet --extra dev --extra export --extra view --strip-extras --no-emit-index-url --no-emit-find-links --output-file requirements.lock pyproject.toml
 	@# the build tag of this machine's torch is not part of the pin
 	sed -i 's/^\(torch==[0-9.]*\)+.*/\1/' requirements.lock
 

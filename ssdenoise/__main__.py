@@ -377,6 +377,31 @@ def verify(
 
 
 @tool()
+def view(
+    run: Annotated[str, typer.Argument(help="Name of the run, whose folder is results/RUN, or a path of its folder.")],
+    dataset: Annotated[
+        str | None, typer.Argument(help="Dataset to show; without one, a page with a link to each.")
+    ] = None,
+    noise: Annotated[str | None, typer.Option(help="Noise level; `measured` where none was synthesized.")] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="Method entry; repeated, for several. The default is all, at most four.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed; the default is the lowest.")] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of 127.0.0.1; 0: any that is free.")] = 0,
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open a browser, or only print the address.")
+    ] = True,
+) -> None:
+    """Show noisy, denoised and uncertainty side by side in Neuroglancer, at full resolution, until interrupted.
+
+    From another machine: give a port and `--no-browser`, and forward it with `ssh -L PORT:127.0.0.1:PORT HOST`.
+    """
+    from ssdenoise.view import Choice, view
+
+    view(run, Choice(dataset, noise, tuple(method or ()), seed), port=port, browser=browser)
+
+
+@tool()
 def schema() -> None:
     """Print the JSON schema of the configuration, for editors."""
     from ssdenoise.config.models import schema

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,21 @@ def make_store(folder: Path, name: str, voxels: np.ndarray, storage: Storage = S
     spec = IngestSpec(name=name, source=str(source), axes=None, voxel_size_um=None, storage=storage)
     ingest(spec, folder / f"{name}.ome.zarr", root=Path("/"))
     return Volume(folder / f"{name}.ome.zarr")
+
+
+def make_run(
+    run: Path, dataset: str, noise: str, volumes: Mapping[str, np.ndarray], storage: Storage = STORAGE
+) -> None:
+    """Finished stores of a dataset as the workflow lays them out.
+
+    `volumes` are named ``noisy``, ``clean`` or ``reference``, and ``ENTRY/denoised`` or ``ENTRY/uncertainty``.
+    """
+    for name, voxels in volumes.items():
+        entry, _, product = name.rpartition("/")
+        scene = run / dataset / noise
+        folder = scene / entry / "seed-0" if entry else scene if product == "noisy" else run / dataset
+        folder.mkdir(parents=True, exist_ok=True)
+        make_store(folder, "noisy-0" if name == "noisy" else product, voxels, storage)
 
 
 @pytest.fixture

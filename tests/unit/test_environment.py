@@ -21,7 +21,7 @@ def name_of(requirement: str) -> str:
 
 def test_the_lock_pins_every_dependency() -> None:
     wanted = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
-    wanted += PROJECT["optional-dependencies"]["export"]
+    wanted += PROJECT["optional-dependencies"]["export"] + PROJECT["optional-dependencies"]["view"]
     assert {name_of(requirement) for requirement in wanted} <= {name.lower() for name in LOCK}
 
 
