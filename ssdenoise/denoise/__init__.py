@@ -12,12 +12,12 @@ from typing import Any
 
 from ssdenoise.config.specs import DenoiseSpec, dump
 from ssdenoise.denoise.crew import DENOISED, UNCERTAINTY, Job, denoise_tiles, in_flight
-from ssdenoise.denoise.pieces import bytes_per_voxel, spatial
 from ssdenoise.device import CPU, Device
 from ssdenoise.errors import ConfigError, FormatError
 from ssdenoise.grid import Tile, blocks, core_shape, extent, share_of, tile
 from ssdenoise.methods import Method
 from ssdenoise.model import Model, load_model
+from ssdenoise.pieces import bytes_per_voxel, spatial
 from ssdenoise.provenance import Clock, code_hash, digest, record, write_json
 from ssdenoise.store import Layout, ShardWriter, Volume, claim, lock_of, share
 

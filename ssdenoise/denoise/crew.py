@@ -16,11 +16,11 @@ import dask
 import numpy as np
 import numpy.typing as npt
 
-from ssdenoise.denoise.pieces import Array, Pieces
 from ssdenoise.device import Device
 from ssdenoise.errors import ConfigError
 from ssdenoise.grid import Region, Tile
 from ssdenoise.model import load_model
+from ssdenoise.pieces import Array, Pieces
 from ssdenoise.provenance import Clock, peak_memory_mb
 from ssdenoise.store import Layout, ShardWriter, Volume, lock_of, share, to_dtype
 

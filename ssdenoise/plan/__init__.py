@@ -16,12 +16,12 @@ import yaml
 
 from ssdenoise.config.project import Project
 from ssdenoise.denoise import PROCESS_MB, piece_voxels, tile_bytes, tiles_of
-from ssdenoise.denoise.pieces import pieces_of
 from ssdenoise.device import Device
 from ssdenoise.errors import MissingInputError
 from ssdenoise.grid import Region, extent
 from ssdenoise.ingest import BAND_BYTES
 from ssdenoise.methods import Method
+from ssdenoise.pieces import pieces_of
 from ssdenoise.plan.jobs import PlannedJob, dry_run
 from ssdenoise.plan.rates import Rates
 from ssdenoise.plan.volumes import noisy_layout, volumes

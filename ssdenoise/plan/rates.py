@@ -16,13 +16,13 @@ from pathlib import Path
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from ssdenoise.denoise.pieces import bytes_per_voxel, footprint
 from ssdenoise.device import Device
 from ssdenoise.errors import ConfigError, FormatError
 from ssdenoise.grid import ceil_to
 from ssdenoise.intensity import Normalization
 from ssdenoise.methods import Batch, Method, Network, TrainedMethod
 from ssdenoise.model import Model, placeholder_noise
+from ssdenoise.pieces import bytes_per_voxel, footprint
 from ssdenoise.provenance import canonical, digest, listed, read_json, write_json
 from ssdenoise.train.loop import adam
 

@@ -20,11 +20,11 @@ import torch
 from ssdenoise.__main__ import MALLOC
 from ssdenoise.config.models import TrainSpec
 from ssdenoise.config.specs import Storage
-from ssdenoise.denoise.pieces import estimate
 from ssdenoise.device import Device
 from ssdenoise.intensity import Normalization
 from ssdenoise.methods import METHODS, TrainedMethod
 from ssdenoise.model import Model
+from ssdenoise.pieces import estimate
 from ssdenoise.store import Layout, Metadata, ShardWriter, Volume, commit
 from ssdenoise.train.sampling import Sampler
 from tests.benchmarks.ingestion import ingestion

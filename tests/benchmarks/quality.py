@@ -30,12 +30,12 @@ from ssdenoise.__main__ import MALLOC
 from ssdenoise.calibrate import calibrate
 from ssdenoise.config.models import TrainSpec
 from ssdenoise.config.specs import CalibrateSpec, Storage, dump
-from ssdenoise.denoise.pieces import estimate
 from ssdenoise.device import Device
 from ssdenoise.intensity import Normalization
 from ssdenoise.methods import METHODS, TrainedMethod
 from ssdenoise.model import load_model
 from ssdenoise.noise import noise_models
+from ssdenoise.pieces import estimate
 from ssdenoise.provenance import read_json
 from ssdenoise.store import Volume
 from ssdenoise.train.sampling import Sampler

@@ -19,10 +19,10 @@ from ssdenoise.commit import commit
 from ssdenoise.config.models import TrainSpec
 from ssdenoise.config.specs import CalibrateSpec, DenoiseSpec, Storage
 from ssdenoise.denoise import crew, denoise
-from ssdenoise.denoise.pieces import estimate
 from ssdenoise.errors import FormatError, InUseError, MissingInputError
 from ssdenoise.methods import METHODS
 from ssdenoise.model import load_model
+from ssdenoise.pieces import estimate
 from ssdenoise.store import ShardWriter, Volume, claims
 from ssdenoise.train import Scene, train
 from tests.conftest import CPU, ROOT, make_store, scene

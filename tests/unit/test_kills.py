@@ -36,15 +36,27 @@ class Job:
     store: str
     prepare: Callable[[Path], None] = lambda folder: None
 
-    def run(self, folder: Path, seconds: float | None = None) -> None:
-        """Run it to its end, or kill it after a time."""
+    def start(self, folder: Path) -> subprocess.Popen[bytes]:
         head = f"from pathlib import Path\nfrom ssdenoise.config.specs import *\nfolder = Path({str(folder)!r})\n"
-        process = subprocess.Popen([sys.executable, "-c", head + self.code])
-        try:
-            assert process.wait(seconds) == 0
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        return subprocess.Popen([sys.executable, "-c", head + self.code])
+
+    def run(self, folder: Path) -> None:
+        """Run it to its end."""
+        assert self.start(folder).wait() == 0
+
+    def kill(self, folder: Path, shards: int, seconds: float) -> None:
+        """Kill it some time after it has written so many shards; how long it takes to begin is another each time."""
+        process, before = self.start(folder), recorded(folder / self.store)
+        while process.poll() is None and recorded(folder / self.store) < before + shards:
+            time.sleep(0.001)
+        time.sleep(seconds)
+        process.kill()
+        process.wait()
+
+
+def recorded(store: Path) -> int:
+    """How many shards have a record."""
+    return len(list(records_of(store).glob("[0-9]*/[0-9]*.json")))
 
 
 def written(store: Path) -> dict[str, int]:
@@ -113,22 +125,24 @@ def test_a_kill_at_any_moment_loses_no_finished_shard(
 ) -> None:
     job = make(inputs)
     job.prepare(tmp_path / "whole")
+    before = recorded(tmp_path / "whole" / job.store)
     started = time.time()
     job.run(tmp_path / "whole")
     expected = Volume(tmp_path / "whole" / job.store).digest
     records = records_of(tmp_path / "whole" / job.store).glob("[0-9]*/[0-9]*.json")
     times = [wrote for record in records if (wrote := record.stat().st_mtime - started) > 0]
     # most of a job is its start: kills fall into the time in which it writes
-    moments, kept = np.random.default_rng(0).uniform(min(times), max(times), KILLS), []
-    for k, moment in enumerate(moments):
+    each, number = (max(times) - min(times)) / len(times), recorded(tmp_path / "whole" / job.store) - before
+    rng, kept = np.random.default_rng(0), []
+    for k in range(KILLS):
         folder = tmp_path / str(k)
         job.prepare(folder)
-        job.run(folder, float(moment))
-        before = written(folder / job.store)
+        job.kill(folder, int(rng.integers(number)), rng.uniform(0, 2 * each))
+        done = written(folder / job.store)
         job.run(folder)
         assert Volume(folder / job.store).digest == expected
         after = written(folder / job.store)
-        assert before.items() <= after.items(), "a finished shard was written again"
-        kept.append(len(before))
+        assert done.items() <= after.items(), "a finished shard was written again"
+        kept.append(len(done))
         shutil.rmtree(folder)
-    assert len(set(kept)) > 2, f"the moments {moments} were all before or after the work: {kept}"
+    assert len(set(kept)) > 2, f"the kills were all before or after the work: {kept}"

@@ -13,7 +13,7 @@ L0, L1, L2, L3, L4, L5 = range(6)
 LAYERS = {
     **dict.fromkeys(("errors", "grid", "intensity", "noise", "metrics"), L0),
     **dict.fromkeys(("provenance", "remote", "store", "plotting", "networks", "covariance", "jinvariance"), L1),
-    **dict.fromkeys(("methods", "model", "device"), L2),
+    **dict.fromkeys(("methods", "model", "device", "pieces"), L2),
     "config": L3,
     **dict.fromkeys(("fetch", "ingest", "synthesize", "calibrate", "train", "denoise", "commit"), L4),
     **dict.fromkeys(("score", "compare", "report", "export", "verify", "view"), L4),

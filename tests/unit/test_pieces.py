@@ -12,14 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssdenoise import denoise as stage
+from ssdenoise import pieces
 from ssdenoise.commit import commit
 from ssdenoise.config.specs import DenoiseSpec, Storage
-from ssdenoise.denoise import denoise, pieces
-from ssdenoise.denoise.pieces import Pieces, bytes_per_voxel, pieces_of
+from ssdenoise.denoise import denoise
 from ssdenoise.errors import TooLittleMemory
 from ssdenoise.grid import ceil_to, extent
 from ssdenoise.methods import METHODS, Estimate, Method, Network
 from ssdenoise.model import Model, load_model
+from ssdenoise.pieces import Pieces, bytes_per_voxel, pieces_of
 from ssdenoise.store import Volume
 from tests.conftest import CPU, NOISE, make_store, scene
 from tests.unit.test_denoise import FLOAT, make_model, run
