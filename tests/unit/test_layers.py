@@ -28,7 +28,7 @@ FORBIDDEN = {
         key: {"snakemake", "ssdenoise.store", "ssdenoise.provenance", *STORAGE}
         for key in ("networks", "covariance", "jinvariance")
     },
-    **{key: {"snakemake", "ssdenoise.store", *STORAGE} for key in ("methods", "model", "device", "config")},
+    **{key: {"snakemake", "ssdenoise.store", *STORAGE} for key in ("methods", "model", "device", "pieces", "config")},
     **{key: {"snakemake"} for key in [m for m, layer in LAYERS.items() if layer >= L4]},
 }
 
