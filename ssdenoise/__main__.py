@@ -253,18 +253,37 @@ def score(
 
 
 @stage()
-def compare(
+def probe(
     spec: Annotated[
-        str, typer.Option(help=SPEC + 'At least: {"run": "demo", "average": "error", "bootstrap_block": 4}')
+        str, typer.Option(help=SPEC + 'At least: {"dataset": "v", "noise": "measured", "method": "n2v", "seed": 0}')
     ],
+    noisy: Store,
+    calibration: Calibration,
+    model: Model,
+    output: Annotated[Path, typer.Option(help="Parquet file to write, a row for each part of the sample.")],
+    gpu: Gpu = 0,
+    threads: Threads = 1,
+) -> None:
+    """Score a model without a reference, by what it makes of altered samples of its input."""
+    from ssdenoise.config.specs import ProbeSpec, parse_spec
+    from ssdenoise.device import Device
+    from ssdenoise.probe import probe
+
+    probe(parse_spec(ProbeSpec, spec), noisy, calibration, model, output, Device.granted(gpu, threads))
+
+
+@stage()
+def compare(
+    spec: Annotated[str, typer.Option(help=SPEC + 'At least: {"run": "demo", "average": "error"}')],
     output: Annotated[Path, typer.Option(help="Folder to write comparison.csv and so on to.", callback=_no_file)],
     scores: Annotated[list[Path], typer.Argument(help="Parquet files that `score` wrote.")],
+    probe: Annotated[list[Path] | None, typer.Option(help="Parquet file that `probe` wrote; any number.")] = None,
 ) -> None:
     """Gather the scores of a run into its tables."""
     from ssdenoise.compare import compare
     from ssdenoise.config.specs import CompareSpec, parse_spec
 
-    compare(parse_spec(CompareSpec, spec), scores, output)
+    compare(parse_spec(CompareSpec, spec), scores, output, probes=probe or ())
 
 
 @stage()

@@ -11,14 +11,15 @@ import zarr
 
 from ssdenoise.compare.criteria import trust
 from ssdenoise.compare.printing import TRUST, caption, html, latex, markdown, printed
-from ssdenoise.compare.rows import Cell, seed_row, summarised
+from ssdenoise.compare.rows import Cell, probed, seed_row, summarised
 from ssdenoise.config.specs import CompareSpec
+from ssdenoise.metrics import psnr
 from ssdenoise.provenance import Clock, code_hash, file_digest, record, write_json, write_text
 
 CELL = ["dataset", "noise"]
 
 
-def compare(spec: CompareSpec, scores: Sequence[Path], output: Path) -> pd.DataFrame:
+def compare(spec: CompareSpec, scores: Sequence[Path], output: Path, *, probes: Sequence[Path] = ()) -> pd.DataFrame:
     """Write the tables of a run.
 
     - `comparison.csv`, `.parquet`: one row per dataset, noise level, method entry and seed; as `comparison.zarr` an
@@ -35,6 +36,8 @@ def compare(spec: CompareSpec, scores: Sequence[Path], output: Path) -> pd.DataF
         Parquet files of `score`.
     output : Path
         Folder of the run.
+    probes : sequence of Path
+        Parquet files of `probe`.
 
     Returns
     -------
@@ -54,6 +57,8 @@ def compare(spec: CompareSpec, scores: Sequence[Path], output: Path) -> pd.DataF
             ]
         ),
     )
+    table = table.join(probed([pd.read_parquet(path) for path in probes]), on=[*CELL, "method", "seed"])
+    table["risk_psnr"] = psnr(table["risk"].where(table["risk"] > 0), table["data_range"])
     summary = _summary(spec, cells, table)
     output.mkdir(parents=True, exist_ok=True)
     planes.to_parquet(output / "scores.parquet", index=False)
@@ -63,7 +68,7 @@ def compare(spec: CompareSpec, scores: Sequence[Path], output: Path) -> pd.DataF
     with zarr.config.set({"codec_pipeline.path": "zarr.core.codec_pipeline.BatchedCodecPipeline"}):  # for its texts
         to_xarray(table).to_zarr(output / "comparison.zarr", mode="w", zarr_format=3, consolidated=False)
     _print(spec, table, summary, {cell.dataset: cell.runs.block * (cell.runs.planes > 1) for cell in cells}, output)
-    files = {str(path): file_digest(path) for path in scores}
+    files = {str(path): file_digest(path) for path in (*scores, *probes)}
     provenance = record(
         "compare", spec=spec.model_dump(mode="json"), inputs=files, code=code_hash("compare"), clock=clock
     )

@@ -30,6 +30,11 @@ def _correlation(rows: pd.DataFrame) -> pd.Series[float]:
 
 CRITERIA: Mapping[str, Criterion] = {
     "upsnr": Criterion(lambda rows: rows["upsnr"], "another realization with the same, independent noise"),
+    "risk": Criterion(
+        lambda rows: -rows["risk"], "independent noise between voxels, of the calibrated gain, offset and read noise"
+    ),
+    "blind error": Criterion(lambda rows: -rows["blind_error"], "independent noise between voxels"),
+    "thinned error": Criterion(lambda rows: -rows["thinned_error"], "photon counts of the calibrated gain and offset"),
     "residual ratio": Criterion(
         lambda rows: -np.abs(np.log(rows["residual_ratio"])), "that the calibrated noise variance is right"
     ),

@@ -26,6 +26,7 @@ PRINTED: Mapping[str, tuple[str, str]] = {
     "ssim": ("SSIM", "{:.3f}"),
     "ms_ssim": ("MS-SSIM", "{:.3f}"),
     "upsnr": ("uPSNR/dB", "{:.2f}"),
+    "risk_psnr": ("risk/dB", "{:.2f}"),
     "residual_ratio": ("residual ratio", "{:.2f}"),
     "residual_correlation_y": ("corr. Y", "{:+.2f}"),
     "residual_correlation_x": ("corr. X", "{:+.2f}"),
@@ -50,6 +51,10 @@ TESTS = (
     "six runs. Bold: the best, where it differs from every other method significantly. "
 )
 UPSNR = "uPSNR: PSNR against another noisy realization, less that one's own noise; it needs no reference. "
+RISK = (
+    "Risk: PSNR by an unbiased estimate of the squared error on a sample, given the calibrated noise (SURE, PURE and "
+    "their union); it needs no reference. "
+)
 CALIBRATION = "z: root mean square of the error over the stated standard deviation, best is 1. "
 SEEDS = "Means over {seeds} seeds; seeds' s.d.: standard deviation of their PSNR. "
 WITHOUT_TRUTH = "No dataset has a clean volume or a reference, hence no PSNR and no SSIM. "
@@ -133,6 +138,7 @@ def caption(spec: CompareSpec, table: pd.DataFrame, summary: pd.DataFrame, block
     if summary["seeds"].max() > 1:
         parts.append(SEEDS.format(seeds=int(summary["seeds"].max())))
     parts += [UPSNR] if table["upsnr"].notna().any() else []
+    parts += [RISK] if table["risk_psnr"].notna().any() else []
     parts += [CALIBRATION] if table["z_rms"].notna().any() else []
     sources = [f"{one.dataset}, {one.noise}, {one.method}: {one.source}" for one in spec.published]
     return "".join(parts) + RESIDUALS + (f" Published figures: {'; '.join(sources)}." if sources else "")

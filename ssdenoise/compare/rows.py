@@ -28,6 +28,9 @@ AVERAGED = (
 )
 COSTS = ("parameters", "train_seconds", "denoise_seconds", "megavoxels_per_second", "peak_memory_mb", "clipped_share")
 
+#: Scores by `probe`, and what their sums are divided by.
+PROBED = {"risk": "voxels", "blind_error": "blind_voxels", "thinned_error": "voxels"}
+
 #: Scores that get an interval.
 WITH_INTERVAL = ("psnr", "ssim", "upsnr")
 
@@ -171,6 +174,15 @@ def _frequencies(part: pd.DataFrame) -> dict[str, float]:
         sums = [np.stack(part[f"rings_{other}_{name}"].to_list()).sum(axis=0) for name in ("cross", "first", "second")]
         row[f"resolution_{other}"] = resolution(ring_correlation(Rings(*sums))) if sums[0].size else float("nan")
     return row
+
+
+def probed(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Scores by `probe`, by dataset, noise level, method entry and seed: mean squared errors of its sample."""
+    keys = ["dataset", "noise", "method", "seed"]
+    if not parts:
+        return pd.DataFrame(columns=[*keys, *PROBED], dtype=float).set_index(keys)
+    sums = pd.concat(parts, ignore_index=True).groupby(keys, sort=False).sum(numeric_only=True, min_count=1)
+    return pd.DataFrame({name: sums[name] / sums[per] for name, per in PROBED.items()})
 
 
 def summary_rows(cell: Cell, baseline: str | None) -> list[dict[str, object]]:

@@ -13,6 +13,7 @@ from ssdenoise.config.specs import (
     DenoiseSpec,
     FetchSpec,
     IngestSpec,
+    ProbeSpec,
     ScoreSpec,
     SynthesizeSpec,
     validated,
@@ -176,6 +177,10 @@ class Project:
             ssim_ndim=scoring.ssim_ndim,
             repeats=self.datasets[dataset].pairing == "repeats",
         )
+
+    def probe(self, dataset: str, noise: str, method: str, seed: int) -> ProbeSpec:
+        """Options for the scores of one model without a reference."""
+        return ProbeSpec(dataset=dataset, noise=noise, method=method, seed=seed)
 
     def compare(self) -> CompareSpec:
         """Options for the tables."""

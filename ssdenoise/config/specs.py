@@ -143,6 +143,15 @@ class ScoreSpec(Strict):
     repeats: bool = False
 
 
+class ProbeSpec(Strict):
+    """Options of `probe`."""
+
+    dataset: str
+    noise: str
+    method: str
+    seed: int
+
+
 class CompareSpec(Strict):
     """Options of `compare`."""
 

@@ -30,7 +30,7 @@ from ssdenoise.train.pool import POOL_BYTES
 
 #: Peaks of rules that hold little of a volume, in MB: measured on volumes of up to 4 GiB in shards of the default size
 #: (`make bench ONLY=memory`; `synthesize` by hand, of 0.25 GiB).
-PEAK_MB = {"synthesize": 500, "calibrate": 1350, "commit": 550, "score": 650, "score_noisy": 650}
+PEAK_MB = {"synthesize": 500, "calibrate": 1350, "commit": 550, "score": 650, "score_noisy": 650, "probe": 1000}
 
 
 @dataclass(frozen=True)

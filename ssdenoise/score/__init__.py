@@ -117,10 +117,10 @@ def _planes(scene: Scene, threads: int, *, ssim_ndim: int) -> pd.DataFrame:
 
 
 def _data_range(spec: ScoreSpec, truth: Volume | None) -> float:
-    if truth is None:
-        return float("nan")
     if spec.data_range != "reference":
         return spec.data_range
+    if truth is None:
+        return float("nan")
     channels = truth.intensities()
     return max(channel.maximum for channel in channels) - min(channel.minimum for channel in channels)
 

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 from ssdenoise import __main__ as command_line
 from ssdenoise.__main__ import MALLOC, app
 from ssdenoise.config.models import TrainSpec, read_sheet
-from ssdenoise.config.specs import CompareSpec, IngestSpec, ScoreSpec, SynthesizeSpec
+from ssdenoise.config.specs import CompareSpec, IngestSpec, ProbeSpec, ScoreSpec, SynthesizeSpec
 from ssdenoise.device import Device
 from ssdenoise.errors import ConfigError
 from tests.conftest import ROOT, make_store, scene
@@ -53,6 +53,7 @@ def test_every_verb_has_help_that_does_not_import_torch() -> None:
         ("synthesize", SynthesizeSpec),
         ("train", TrainSpec),
         ("score", ScoreSpec),
+        ("probe", ProbeSpec),
         ("compare", CompareSpec),
     ],
 )

@@ -53,12 +53,16 @@ def rows_for(method: str, errors: np.ndarray, seed: int = 0, **columns: Any) -> 
     return pd.DataFrame(rows | empty | residuals | unknown | columns)
 
 
-def compared(tmp_path: Path, parts: list[pd.DataFrame], spec: CompareSpec) -> pd.DataFrame:
-    files = []
-    for i, part in enumerate(parts):
-        files.append(tmp_path / f"{i}.parquet")
-        part.to_parquet(files[-1])
-    compare(spec, files, tmp_path / "out")
+def compared(
+    tmp_path: Path, parts: list[pd.DataFrame], spec: CompareSpec, probes: list[pd.DataFrame] | None = None
+) -> pd.DataFrame:
+    def written(name: str, tables: list[pd.DataFrame]) -> list[Path]:
+        files = [tmp_path / f"{name}-{i}.parquet" for i in range(len(tables))]
+        for file, table in zip(files, tables, strict=True):
+            table.to_parquet(file)
+        return files
+
+    compare(spec, written("scores", parts), tmp_path / "out", probes=written("probe", probes or []))
     return pd.read_csv(tmp_path / "out" / "summary.csv").set_index("method")
 
 
@@ -126,6 +130,19 @@ def test_seeds_are_aggregated(tmp_path: Path, errors: np.ndarray) -> None:
     assert np.isnan(score.sel({"method": "noisy", "seed": 1, "metric": "psnr"})).all()
 
 
+def test_what_was_probed_stands_beside(tmp_path: Path, errors: np.ndarray) -> None:
+    names = {"dataset": "d", "noise": "n", "method": "a", "seed": 0}
+    sums = {"voxels": [100, 50], "risk": [900.0, 600.0], "blind_voxels": [10.0, 5.0], "blind_error": [100.0, 50.0]}
+    probes = [pd.DataFrame(sums | {"thinned_error": np.nan}).assign(**names)]
+    parts = [rows_for(name, errors) for name in ("noisy", "a")]
+    found = compared(tmp_path, parts, spec_for(), probes)
+    assert found.loc["a", "risk"] == 10
+    assert found.loc["a", "blind_error"] == 10
+    assert found.loc["a", "risk_psnr"] == pytest.approx(20 * np.log10(255 / np.sqrt(10)), rel=1e-5)
+    assert found.loc["noisy", ["risk", "risk_psnr", "thinned_error"]].isna().all()
+    assert "risk/dB" in (tmp_path / "out" / "comparison.md").read_text()
+
+
 def test_names_are_escaped(tmp_path: Path, errors: np.ndarray) -> None:
     compared(tmp_path, [rows_for(name, errors) for name in ("noisy", "a_b")], spec_for(run="x"))
     assert r"a\_b" in (tmp_path / "out" / "comparison.tex").read_text()
@@ -133,13 +150,21 @@ def test_names_are_escaped(tmp_path: Path, errors: np.ndarray) -> None:
 
 def test_a_criterion_is_trusted_as_far_as_it_ranks_methods() -> None:
     table = pd.DataFrame({"method": ["noisy", "a", "b", "c"], "psnr": [20.0, 30.0, 31.0, 33.0]}).assign(
-        dataset="d", noise="n", seed=0, upsnr=[20.0, 31.0, 30.0, 32.9], residual_ratio=[np.nan, 1.0, 0.9, 0.5]
+        dataset="d",
+        noise="n",
+        seed=0,
+        upsnr=[20.0, 31.0, 30.0, 32.9],
+        residual_ratio=[np.nan, 1.0, 0.9, 0.5],
+        risk=np.nan,
     )
+    table = table.assign(blind_error=[np.nan, 9.0, 8.0, 7.0], thinned_error=np.nan)
     for axis in "yx":
         table[f"residual_correlation_{axis}"] = [0.1, 0.1, 0.2, 0.3]
     found = trust(table).set_index("criterion")
     assert found.loc["upsnr", "kendall_tau"] == pytest.approx(1 / 3)
     assert found.loc["upsnr", "right"] == 1
+    assert found.loc["blind error", "kendall_tau"] == 1
+    assert "risk" not in found.index
     assert found.loc["residual ratio", "kendall_tau"] == -1
     assert found.loc["residual correlation", "right"] == 0
     assert trust(table.assign(psnr=np.nan)).empty

@@ -11,7 +11,9 @@ from ssdenoise import provenance
 from ssdenoise.provenance import code_hash, digest
 from tests.conftest import ROOT
 
-STAGES = ["ingest", "synthesize", "calibrate", "train", "denoise", "commit", "score", "compare", "report"]
+STAGES = ["ingest", "synthesize", "calibrate", "commit", "score", "compare", "report"]
+#: Stages that run a method.
+OF_A_METHOD = ("train", "denoise", "probe")
 
 
 @pytest.fixture
@@ -25,8 +27,8 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def hashes() -> dict[str, str]:
     provenance._tree.cache_clear()
     methods = ("n2n", "n2v", "hqssl", "gaussian", "nlm")
-    found = {stage: code_hash(stage) for stage in STAGES if stage not in ("train", "denoise")}
-    return found | {f"{s} {m}": code_hash(s, m) for s in ("train", "denoise") for m in methods}
+    found = {stage: code_hash(stage) for stage in STAGES}
+    return found | {f"{s} {m}": code_hash(s, m) for s in OF_A_METHOD for m in methods}
 
 
 def changed(package: Path, module: str, old: str, new: str) -> set[str]:
@@ -39,20 +41,19 @@ def changed(package: Path, module: str, old: str, new: str) -> set[str]:
 
 def test_editing_a_method_concerns_that_method(package: Path) -> None:
     assert changed(package, "methods/n2v.py", ".square().mean()", ".abs().mean()") == {
-        "train n2v",
-        "denoise n2v",
+        f"{stage} n2v" for stage in OF_A_METHOD
     }
 
 
 def test_editing_what_another_method_imports_concerns_both(package: Path) -> None:
     assert changed(package, "jinvariance.py", "np.argmin", "np.argmax") == {
-        f"{stage} {method}" for stage in ("train", "denoise") for method in ("gaussian", "nlm")
+        f"{stage} {method}" for stage in OF_A_METHOD for method in ("gaussian", "nlm")
     }
 
 
 def test_editing_a_network_concerns_all_trained_methods_and_nothing_before(package: Path) -> None:
     found = changed(package, "networks/unet.py", "self.bottom = chain(w, w)", "self.bottom = chain(w, w, w)")
-    assert found == {name for name in hashes() if name.startswith(("train ", "denoise "))}
+    assert found == {name for name in hashes() if name.startswith(tuple(f"{stage} " for stage in OF_A_METHOD))}
 
 
 def test_editing_the_configuration_concerns_nothing_as_its_values_are_in_the_specs(package: Path) -> None:

@@ -114,6 +114,14 @@ def score_spec(wildcards):
     )
 
 
+def probe_spec(wildcards):
+    return dump(
+        PROJECT.probe(
+            wildcards.dataset, wildcards.noise, wildcards.entry, int(wildcards.seed)
+        )
+    )
+
+
 def denoise_spec(wildcards):
     return dump(PROJECT.denoise(wildcards.dataset))
 
@@ -211,6 +219,14 @@ def scores(wildcards):
     inputs = [f"results/{RUN}/{folder}/noisy-scores.parquet" for folder in FIGURES]
     return inputs + [
         f"results/{RUN}/{d}/{n}/{entry}/seed-{seed}/scores.parquet"
+        for d, n, entry, seed in JOBS
+    ]
+
+
+def probes(wildcards):
+    """Scores of all models that need no reference."""
+    return [
+        f"results/{RUN}/{d}/{n}/{entry}/seed-{seed}/probe.parquet"
         for d, n, entry, seed in JOBS
     ]
 

@@ -59,9 +59,38 @@ rule score_noisy:
         " --threads {threads} 2> {log}"
 
 
+rule probe:
+    input:
+        noisy=f"results/{RUN}/{{dataset}}/{{noise}}/noisy-0.ome.zarr/zarr.json",
+        calibration=f"results/{RUN}/{{dataset}}/{{noise}}/calibration.json",
+        model=model,
+        description=description,
+    output:
+        f"{MODEL}/probe.parquet",
+    log:
+        f"{MODEL}/logs/probe.log",
+    benchmark:
+        f"{MODEL}/logs/probe.tsv"
+    conda:
+        "../envs/ssdenoise.yaml"
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=4000,
+        runtime=60,
+    params:
+        spec=probe_spec,
+        code=code("probe"),
+        model=model_folder,
+    shell:
+        "python -m ssdenoise probe --spec {params.spec:q} --noisy {input.noisy} --calibration {input.calibration}"
+        " --model {params.model} --output {output} --gpu {resources.gpu} --threads {threads} 2> {log}"
+
+
 rule compare:
     input:
-        scores,
+        scores=scores,
+        probe=probes,
     output:
         report(
             f"results/{RUN}/comparison.csv",
@@ -91,5 +120,7 @@ rule compare:
         spec=dump(PROJECT.compare()),
         folder=parent,
         code=code("compare"),
+        probe=option("probe"),
     shell:
-        "python -m ssdenoise compare --spec {params.spec:q} --output {params.folder} {input} 2> {log}"
+        "python -m ssdenoise compare --spec {params.spec:q} --output {params.folder} {params.probe} {input.scores}"
+        " 2> {log}"
