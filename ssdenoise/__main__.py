@@ -95,8 +95,8 @@ def synthesize(
         str,
         typer.Option(
             help=SPEC
-            + 'At least: {"key": [0, "v", "low", 0], "noise": {"kind": "gaussian", "sigma": 25}}; `key`, which '
-            "the draw depends on: seed, dataset, noise level, realization."
+            + 'At least: {"key": [0, "v", "low", 0], "noise": {"kind": "gaussian", "sigma": 25}}; `key`: what '
+            "the draw depends on besides, such as seed, dataset, noise level, realization; any words and numbers."
         ),
     ],
     clean: Annotated[Path, typer.Option(help="Store of the clean volume.")],

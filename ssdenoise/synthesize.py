@@ -1,8 +1,8 @@
-"""Synthesize: draw one realization of a noise level on a clean volume."""
+"""Synthesize: draw a realization of a noise level on a clean volume."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,13 @@ from ssdenoise.store import Layout, ShardWriter, Volume, claim, commit, lock_of
 
 
 def synthesize(spec: SynthesizeSpec, clean: Path, output: Path) -> dict[str, Any]:
-    """Write a noisy volume, float32, neither clipped nor rounded.
+    """Write a noisy volume, float32; neither clipped nor rounded, unless the noise level has a detector that does.
 
     Parameters
     ----------
     spec : SynthesizeSpec
-        Noise level, and the key that its random streams derive from.
+        Noise level, and the key that its random streams derive from: any words and numbers; another key, another
+        realization.
     clean : Path
         Store of the clean volume.
     output : Path
@@ -27,17 +28,26 @@ def synthesize(spec: SynthesizeSpec, clean: Path, output: Path) -> dict[str, Any
     Returns
     -------
     dict
-        The commit record; its `noise` says with what parameters the noise was drawn, if with the same everywhere.
+        The commit record. Its `noise` says what was drawn, by plain parameters where the level was a target; its
+        `detector` what was done then, `clip` and `step`, or nothing.
+
+    Raises
+    ------
+    ConfigError
+        If no parameters reach the target on this volume.
     """
     clock, code = Clock(), code_hash("synthesize")
     volume = Volume(clean)
     layout = Layout.fit(volume.shape, "float32", spec.storage.chunk, spec.storage.shard)
     key = digest(dump(spec), volume.digest, code)
+    channels = volume.intensities()
+    extrema = min(one.minimum for one in channels), max(one.maximum for one in channels)
+    drawn = spec.noise.resolved(noise.Clean(volume.read, volume.shape, *extrema))
     with claim(lock_of(output)):
         writer = ShardWriter(output, layout, key, root=spec.storage.root)
         for index, region in writer.regions():
             if not writer.is_done(index):
-                writer.write(index, noise.synthesize(volume.read, volume.shape, region, spec.noise, spec.key))
+                writer.write(index, noise.synthesize(volume.read, volume.shape, region, drawn, spec.key))
         provenance = record(
             "synthesize",
             spec=spec.model_dump(mode="json"),
@@ -45,7 +55,11 @@ def synthesize(spec: SynthesizeSpec, clean: Path, output: Path) -> dict[str, Any
             code=code,
             clock=clock,
         )
-        model = spec.noise.model()
-        facts = {"provenance": provenance} | ({"noise": asdict(model)} if model else {})
-        metadata = replace(volume.metadata, name=f"{spec.key[1]} {spec.key[2]}")  # (seed, dataset, noise, ...)
+        facts = {
+            "provenance": provenance,
+            "noise": drawn.model_dump(mode="json", exclude_none=True),
+            "detector": drawn.detector,
+        }
+        name = " ".join(map(str, spec.key[1:3]))  # (seed, dataset, noise, ...)
+        metadata = replace(volume.metadata, name=name or volume.metadata.name)
         return commit(output, layout, key, metadata, facts, root=spec.storage.root)

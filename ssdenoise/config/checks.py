@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from ssdenoise.config.models import MEASURED, Dataset
 from ssdenoise.errors import ConfigError, FormatError, MissingInputError
 from ssdenoise.model import read_description
-from ssdenoise.noise import likelihoods
 from ssdenoise.provenance import listed
 from ssdenoise.remote import is_remote
 
@@ -75,9 +74,10 @@ def _check_method(project: Project, row: Dataset, name: str, where: str) -> None
             f"{where} has no second realization as a volume, which `both_directions` of {name!r} denoises; {others}"
         )
     for level in project.noise_of(row.dataset) if method.true_noise else ():
-        true = None if level == MEASURED else project.config.noise[level].model()
-        if method.true_noise not in (fits := likelihoods(true)):
-            known = f"it is described by {listed(fits)}" if fits else "its parameters are not known"
+        fits = frozenset() if level == MEASURED else project.config.noise[level].likelihoods
+        if method.true_noise not in fits:
+            described = f"it is described by {listed(fits) or 'no likelihood'}"
+            known = "its parameters are not known" if level == MEASURED else described
             raise ConfigError(
                 f"{where}: {name!r} takes the parameters of noise as known, with `likelihood: "
                 f"{method.true_noise}`; of {level!r} {known}"

@@ -1,13 +1,24 @@
 """Noise: its parameters, how to draw it, how to split photon counts. NumPy only."""
 
-from ssdenoise.noise.drawing import AnyNoise, GaussianNoise, ImpulseNoise, Noise, PoissonGaussianNoise, synthesize
+from ssdenoise.noise.drawing import synthesize
+from ssdenoise.noise.kinds import (
+    AnyNoise,
+    CorrelatedNoise,
+    GaussianNoise,
+    ImpulseNoise,
+    Noise,
+    PoissonGaussianNoise,
+    PoissonNoise,
+    StripedNoise,
+    noise_from,
+)
+from ssdenoise.noise.levels import Clean
 from ssdenoise.noise.models import (
     FloatArray,
     ImpulseModel,
     NoiseModel,
     NoiseModels,
     correlated_offsets,
-    likelihoods,
     noise_models,
 )
 from ssdenoise.noise.streams import STREAM_BLOCK, Streams, stream
@@ -16,6 +27,8 @@ from ssdenoise.noise.thinning import thin
 __all__ = [
     "STREAM_BLOCK",
     "AnyNoise",
+    "Clean",
+    "CorrelatedNoise",
     "FloatArray",
     "GaussianNoise",
     "ImpulseModel",
@@ -24,9 +37,11 @@ __all__ = [
     "NoiseModel",
     "NoiseModels",
     "PoissonGaussianNoise",
+    "PoissonNoise",
     "Streams",
+    "StripedNoise",
     "correlated_offsets",
-    "likelihoods",
+    "noise_from",
     "noise_models",
     "stream",
     "synthesize",

@@ -65,16 +65,6 @@ class NoiseModels:
         )
 
 
-def likelihoods(true: NoiseModel | ImpulseModel | None) -> frozenset[str]:
-    """Likelihoods that describe noise as it was drawn; none where its parameters vary (None)."""
-    if true is None:
-        return frozenset()
-    if isinstance(true, ImpulseModel):
-        return frozenset({"impulse"})
-    special = {"gaussian": true.gain == 0, "poisson": true.read_noise == 0}
-    return frozenset({"poisson_gaussian"} | {name for name, holds in special.items() if holds})
-
-
 def noise_models(calibration: Mapping[str, Any]) -> list[NoiseModels]:
     """The models of each channel in a calibration file."""
     return [

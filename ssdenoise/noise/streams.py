@@ -20,7 +20,7 @@ def stream(*key: str | int) -> np.random.Generator:
 
 @dataclass(frozen=True)
 class Streams:
-    """The random streams of a block: for its voxels, for what all channels share, and for each plane."""
+    """The random streams of a block: for its voxels, and for what it shares with other channels and other blocks."""
 
     key: tuple[str | int, ...]
     block: tuple[int, ...]
@@ -38,3 +38,11 @@ class Streams:
     def plane(self, z: int) -> np.random.Generator:
         """The same for all of the z-th plane of the block, in all blocks beside it and in all channels."""
         return stream(*self.key, "plane", self.block[0], self.block[2] * STREAM_BLOCK[2] + z)
+
+    def lines(self, along: int) -> np.random.Generator:
+        """The same for all blocks of the volume that lie beside it along an axis (3: Y, 4: X)."""
+        return stream(*self.key, "lines", along, *self.block[:along], *self.block[along + 1 :])
+
+    def beside(self, y: int, x: int) -> Streams:
+        """Those of the block so many further along Y and X, which may lie outside of the volume."""
+        return Streams(self.key, (*self.block[:3], self.block[3] + y, self.block[4] + x))

@@ -15,7 +15,7 @@ from ssdenoise.config.models import TrainSpec
 from ssdenoise.errors import ConfigError, FormatError
 from ssdenoise.intensity import Intensities, Normalization
 from ssdenoise.methods import Method
-from ssdenoise.noise import ImpulseModel, NoiseModel, NoiseModels, correlated_offsets, likelihoods, noise_models
+from ssdenoise.noise import ImpulseModel, NoiseModels, correlated_offsets, noise_from, noise_models
 from ssdenoise.provenance import file_digest, inline, listed
 from ssdenoise.store import Volume
 
@@ -181,17 +181,17 @@ def noise_of(method: Method, volumes: Sequence[Volume], calibration: Mapping[str
     for volume in volumes:
         if "noise" not in volume.record:
             raise ConfigError(
-                f"{volume.path} was measured, or its noise varies: its parameters are not known; use `parameters: "
-                "calibrated` or `unknown`"
+                f"{volume.path} was measured: its parameters are not known; use `parameters: calibrated` or `unknown`"
             )
         if volume.record["noise"] != volumes[0].record["noise"]:
             raise ConfigError(f"{volume.path} was drawn with other noise than {volumes[0].path}; group like ones")
-    drawn = volumes[0].record["noise"]
-    true = ImpulseModel(**drawn) if "share" in drawn else NoiseModel(**drawn)
-    if method.true_noise not in (fits := likelihoods(true)):
+    drawn = noise_from(volumes[0].record["noise"])
+    true = drawn.model()
+    if true is None or method.true_noise not in drawn.likelihoods:
+        fits = listed(drawn.likelihoods)
         raise ConfigError(
-            f"{volumes[0].path} was drawn with {drawn}, which `likelihood: {method.true_noise}` cannot describe; "
-            f"needed {listed(fits)}"
+            f"{volumes[0].path} was drawn with {inline(volumes[0].record['noise'])}, which `likelihood: "
+            f"{method.true_noise}` cannot describe; needed {fits or 'other `parameters` than `known`'}"
         )
     if isinstance(true, ImpulseModel):
         return [replace(one, impulse=true) for one in calibrated]

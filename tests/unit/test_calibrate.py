@@ -13,10 +13,11 @@ from ssdenoise.calibrate import calibrate
 from ssdenoise.calibrate.correlation import correlation
 from ssdenoise.calibrate.defects import defects, saturation
 from ssdenoise.calibrate.transfer import fit, transfer_curve
-from ssdenoise.config.specs import CalibrateSpec
+from ssdenoise.config.specs import CalibrateSpec, SynthesizeSpec
 from ssdenoise.errors import FormatError
 from ssdenoise.methods.structn2v import correlated
 from ssdenoise.noise import GaussianNoise, NoiseModel, PoissonGaussianNoise, Streams
+from ssdenoise.synthesize import synthesize
 from tests.conftest import make_store, scene
 
 RNG = np.random.default_rng
@@ -268,6 +269,26 @@ def test_a_method_is_recommended_that_suits_the_noise(
         kind != "white"
     )
     assert (tmp_path / "c.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("noise", "method", "offset"),
+    [
+        ({"kind": "striped", "lines": "rows", "psnr": 26, "white": 10}, "structn2v", [0, 0, 1]),
+        ({"kind": "striped", "lines": "columns", "sigma": 40, "white": 10}, "structn2v", [0, 1, 0]),
+        ({"kind": "correlated", "radius": [0, 1.5], "sigma": 40}, "structn2v", [0, 0, 1]),
+        ({"kind": "correlated", "radius": 1.0, "sigma": 40}, "sasl", [0, 1, 1]),
+    ],
+)
+def test_no_likelihood_of_white_noise_is_recommended_where_synthesized_noise_is_correlated(
+    noise: dict[str, Any], method: str, offset: list[int], tmp_path: Path
+) -> None:
+    clean = smooth_scene((4, 192, 192))[0].astype(np.float32)
+    spec = SynthesizeSpec.model_validate({"key": (0, "d", "n", 0), "noise": noise})
+    synthesize(spec, make_store(tmp_path, "clean", clean).path, tmp_path / "noisy.ome.zarr")
+    found = calibrate(CalibrateSpec(), tmp_path / "noisy.ome.zarr", tmp_path / "c.json")
+    assert found["recommendation"]["entry"]["name"] == method
+    assert offset in found["channels"][0]["correlation"]["offsets"]
 
 
 def test_planes_stretched_each_by_itself_are_noticed(tmp_path: Path) -> None:

@@ -182,6 +182,18 @@ WRONG = [
         {"noise": {"n": {"kind": "gaussian", "sigma": [50, 5]}}}, {}, "is a range from low to high", id="sigma-range"
     ),
     pytest.param(
+        {"noise": {"n": {"kind": "gaussian", "sigma": 3, "psnr": 20}}},
+        {},
+        "noise.n.gaussian: Value error, needed exactly one of `sigma`, `psnr`, `snr`; given: `sigma` and `psnr`",
+        id="two-levels",
+    ),
+    pytest.param(
+        {"noise": {"n": {"kind": "poison", "peak": 3}}}, {}, "noise.n: unknown kind; did you mean 'poisson'", id="kind"
+    ),
+    pytest.param(
+        {"noise": {"n": {"kind": "gaussian", "sigma": 3, "bits": 17}}}, {}, "bits: Input should be less", id="bits"
+    ),
+    pytest.param(
         {"noise": {"n": {"kind": "impulse", "share": 0.5, "low": 2, "high": 2}}},
         {},
         "`high` must be above `low`",
@@ -189,6 +201,24 @@ WRONG = [
     ),
     pytest.param(
         {"methods": {"h": {"name": "hqssl", "parameters": "known"}}}, {}, "its parameters are not known", id="known"
+    ),
+    pytest.param(
+        {
+            "methods": {"h": {"name": "hqssl", "parameters": "known"}},
+            "noise": {"rows": {"kind": "striped", "sigma": 1}},
+        },
+        {"noisy": "", "clean": "a.npy"},
+        "of 'rows' it is described by no likelihood",
+        id="known-of-correlated",
+    ),
+    pytest.param(
+        {
+            "methods": {"h": {"name": "hqssl", "parameters": "known", "likelihood": "gaussian"}},
+            "noise": {"faint": {"kind": "poisson", "peak": 5}},
+        },
+        {"noisy": "", "clean": "a.npy"},
+        "of 'faint' it is described by poisson, poisson_gaussian",
+        id="known-of-photons",
     ),
     pytest.param(
         {"methods": {"s": {"name": "structn2v", "replacement": "median", "radius": 1, "mask": [[[1] * 3] * 3]}}},

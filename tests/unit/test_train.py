@@ -218,6 +218,26 @@ def test_known_parameters_must_fit_the_likelihood(counts: Volume, calibration: P
     assert float(gain) == pytest.approx(2 / scale)
 
 
+@pytest.mark.parametrize(
+    "noise", [{"kind": "correlated", "psnr": 20, "radius": 1}, {"kind": "gaussian", "sigma": [1, 2]}]
+)
+def test_no_parameters_are_known_where_no_likelihood_describes_the_noise(
+    noise: dict[str, object], counts: Volume, calibration: Path, tmp_path: Path
+) -> None:
+    from ssdenoise.config.specs import SynthesizeSpec
+    from ssdenoise.synthesize import synthesize
+
+    spec = SynthesizeSpec.model_validate({"key": (0, "d", "n", 0), "noise": noise})
+    synthesize(spec, counts.path, tmp_path / "s.ome.zarr")
+    with pytest.raises(ConfigError, match="cannot describe; needed other `parameters` than `known`"):
+        train(
+            spec_for("hqssl", parameters="known", likelihood="gaussian"),
+            [Scene(tmp_path / "s.ome.zarr", calibration)],
+            tmp_path / "m",
+            CPU,
+        )
+
+
 def test_model_files_can_be_read_by_a_group(counts: Volume, calibration: Path, tmp_path: Path) -> None:
     train(spec_for("gaussian"), [Scene(counts.path, calibration)], tmp_path / "m", CPU)
     modes = {(tmp_path / "m" / name).stat().st_mode & 0o777 for name in ("model.safetensors", "model.json")}

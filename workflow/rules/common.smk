@@ -41,7 +41,7 @@ wildcard_constraints:
     noise=one_of([*PROJECT.config.noise, MEASURED]),
     entry=one_of(PROJECT.config.methods),
     seed=r"\d+",
-    realization="[01]",
+    realization=r"\d+",
     slab=r"\d+",
     slabs=r"\d+",
     role="clean|reference",

@@ -49,6 +49,8 @@ use rule ingest_truth as ingest_noisy with:
         f"results/{RUN}/{{dataset}}/{MEASURED}/logs/noisy-{{realization}}.log",
     benchmark:
         f"results/{RUN}/{{dataset}}/{MEASURED}/logs/noisy-{{realization}}.tsv"
+    wildcard_constraints:
+        realization="[01]",
     conda:
         "../envs/ssdenoise.yaml"
 
