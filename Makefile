@@ -11,11 +11,11 @@ demo: $(VENV)/installed
 	@# not quieter: the line that says why a job failed would be lost, too
 	@$(SNAKEMAKE) --quiet progress
 	@# the pictures are the last products: the report is up to date where it is newer than they are
-	@if [ ! -e results/demo/report.html ] || [ -n "$$(find results/demo -name '*.png' -newer results/demo/report.html)" ]; then \
-		$(SNAKEMAKE) --report results/demo/report.html --quiet all && cat results/demo/comparison.md; fi
+	@if [ ! -e results/demo/snakemake-report.html ] || [ -n "$$(find results/demo -name '*.png' -newer results/demo/snakemake-report.html)" ]; then \
+		$(SNAKEMAKE) --report results/demo/snakemake-report.html --quiet all && cat results/demo/comparison.md; fi
 	@echo
 	@echo "table:    results/demo/comparison.md, .csv, .tex"
-	@echo "report:   results/demo/report.html"
+	@echo "report:   results/demo/snakemake-report.html"
 	@echo "pictures: $$(echo results/demo/*/*/images.png)"
 
 test: $(VENV)/installed

@@ -287,7 +287,7 @@ def compare(
 
 
 @stage()
-def report(
+def figures(
     title: Annotated[str, typer.Option(help="DATASET/NOISE, as they stand in the comparison.")],
     noisy: Store,
     comparison: Annotated[Path, typer.Option(help="The run's comparison.csv.")],
@@ -300,10 +300,10 @@ def report(
     ] = None,
 ) -> None:
     """Draw the figures of one dataset at one noise level."""
-    from ssdenoise.report import report
+    from ssdenoise.figures import figures
 
     folders = {name: Path(folder) for name, _, folder in (entry.partition("=") for entry in entries)}
-    report(title, noisy, folders, truth, comparison, output)
+    figures(title, noisy, folders, truth, comparison, output)
 
 
 @tool()

@@ -33,7 +33,7 @@ def ssdenoise(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_every_verb_has_help_that_does_not_import_torch() -> None:
     listed = ssdenoise("--help").stdout
-    assert {"ingest", "synthesize", "calibrate", "train", "denoise", "score", "compare", "report"} < set(VERBS)
+    assert {"ingest", "synthesize", "calibrate", "train", "denoise", "score", "compare", "figures"} < set(VERBS)
     assert all(verb in listed for verb in VERBS)
     for verb in VERBS:
         with pytest.raises(SystemExit) as done:

@@ -11,7 +11,7 @@ from ssdenoise import provenance
 from ssdenoise.provenance import code_hash, digest
 from tests.conftest import ROOT
 
-STAGES = ["ingest", "synthesize", "calibrate", "commit", "score", "compare", "report"]
+STAGES = ["ingest", "synthesize", "calibrate", "commit", "score", "compare", "figures"]
 #: Stages that run a method.
 OF_A_METHOD = ("train", "denoise", "probe")
 
@@ -68,13 +68,13 @@ def test_editing_a_docstring_or_a_comment_concerns_nothing(package: Path) -> Non
     assert changed(package, "train/loop.py", "# forward, backward", "# there and back") == set()
 
 
-def test_editing_the_report_concerns_the_report(package: Path) -> None:
-    assert changed(package, "report.py", "CROP = 256", "CROP = 128") == {"report"}
+def test_editing_the_figures_concerns_the_figures(package: Path) -> None:
+    assert changed(package, "figures.py", "CROP = 256", "CROP = 128") == {"figures"}
 
 
 def test_editing_a_figure_retrains_nothing(package: Path) -> None:
     assert changed(package, "calibrate/figure.py", "recommended", "advised") == set()
-    assert changed(package, "plotting.py", "dpi", "DPI") == {"report"}
+    assert changed(package, "plotting.py", "dpi", "DPI") == {"figures"}
 
 
 def test_editing_the_loop_concerns_all_training_and_nothing_before(package: Path) -> None:

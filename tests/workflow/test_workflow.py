@@ -23,7 +23,7 @@ pytestmark = pytest.mark.workflow
 
 #: Rules that run for each model.
 OF_A_MODEL = ("train", "denoise", "commit", "score", "probe")
-TABLES = ("compare", "report", "all")
+TABLES = ("compare", "figures", "all")
 
 
 def test_every_product_is_there_and_valid(finished: Workflow) -> None:
@@ -50,9 +50,9 @@ def test_a_second_run_has_nothing_to_do(finished: Workflow) -> None:
     assert "Nothing to be done" in done.stderr + done.stdout
 
 
-def test_the_report_is_one_offline_page(finished: Workflow, tmp_path: Path) -> None:
-    finished.run("--report", str(tmp_path / "report.html"))
-    page = (tmp_path / "report.html").read_text()
+def test_snakemake_s_report_is_one_offline_page(finished: Workflow, tmp_path: Path) -> None:
+    finished.run("--report", str(tmp_path / "snakemake-report.html"))
+    page = (tmp_path / "snakemake-report.html").read_text()
     assert "comparison.csv" in page
     assert page.count("images.png") >= 3
     assert not [part for part in page.split("<script")[1:] if part.lstrip().startswith('src="http')]

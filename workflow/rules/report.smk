@@ -1,4 +1,4 @@
-rule report:
+rule figures:
     input:
         noisy=f"results/{RUN}/{{dataset}}/{{noise}}/noisy-0.ome.zarr/zarr.json",
         stores=shown_stores,
@@ -18,20 +18,20 @@ rule report:
             labels={"dataset": "{dataset}", "noise": "{noise}"},
         ),
     log:
-        f"results/{RUN}/{{dataset}}/{{noise}}/logs/report.log",
+        f"results/{RUN}/{{dataset}}/{{noise}}/logs/figures.log",
     benchmark:
-        f"results/{RUN}/{{dataset}}/{{noise}}/logs/report.tsv"
+        f"results/{RUN}/{{dataset}}/{{noise}}/logs/figures.tsv"
     conda:
         "../envs/ssdenoise.yaml"
     resources:
         mem_mb=1000,
         runtime=30,
     params:
-        code=code("report"),
+        code=code("figures"),
         truth=option("truth"),
         entries=shown_folders,
         folder=parent,
     shell:
-        "python -m ssdenoise report --title {wildcards.dataset}/{wildcards.noise} --noisy {input.noisy}"
+        "python -m ssdenoise figures --title {wildcards.dataset}/{wildcards.noise} --noisy {input.noisy}"
         " --comparison {input.comparison} {params.truth}"
         " --output {params.folder} {params.entries} 2> {log}"

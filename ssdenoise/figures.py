@@ -1,4 +1,4 @@
-"""Report: the figures of one dataset at one noise level."""
+"""Figures: the pictures of one dataset at one noise level."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ssdenoise.store import Volume
 CROP = 256
 
 
-def report(
+def figures(
     title: str,
     noisy: Path,
     entries: Mapping[str, Path],
@@ -95,7 +95,7 @@ def plot_images(
     ranges += f", std. dev. 0 to {most:.3g}" if extra else ""
     text = f"{title}: middle {height}x{width} pixels of plane t={t} c={c} z={z}; {ranges}"
     figure.suptitle(textwrap.fill(text, 30 * columns), fontsize=9)
-    save(figure, output, "report")
+    save(figure, output, "figures")
 
 
 def plot_training(histories: Mapping[str, Path], title: str, output: Path) -> None:
@@ -114,7 +114,7 @@ def plot_training(histories: Mapping[str, Path], title: str, output: Path) -> No
     if curves:
         axes[0][0].legend(frameon=False)
     figure.suptitle(title, fontsize=10)
-    save(figure, output, "report")
+    save(figure, output, "figures")
 
 
 def _place(shape: tuple[int, ...]) -> tuple[slice, ...]:
