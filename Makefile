@@ -10,12 +10,12 @@ export PATH := $(abspath $(BIN)):$(PATH)
 demo: $(VENV)/installed
 	@# not quieter: the line that says why a job failed would be lost, too
 	@$(SNAKEMAKE) --quiet progress
-	@# the pictures are the last products: the report is up to date where it is newer than they are
-	@if [ ! -e results/demo/snakemake-report.html ] || [ -n "$$(find results/demo -name '*.png' -newer results/demo/snakemake-report.html)" ]; then \
+	@# the run's own page is its last product: Snakemake's report is up to date where it is newer
+	@if [ ! results/demo/snakemake-report.html -nt results/demo/report.html ]; then \
 		$(SNAKEMAKE) --report results/demo/snakemake-report.html --quiet all && cat results/demo/comparison.md; fi
 	@echo
 	@echo "table:    results/demo/comparison.md, .csv, .tex"
-	@echo "report:   results/demo/snakemake-report.html"
+	@echo "report:   results/demo/report.html; Snakemake's: results/demo/snakemake-report.html"
 	@echo "pictures: $$(echo results/demo/*/*/images.png)"
 
 test: $(VENV)/installed

@@ -20,9 +20,13 @@ include: "workflow/rules/report.smk"
 report: "workflow/report/workflow.rst"
 
 
+onerror:
+    report_what_there_is()
+
+
 rule all:
     default_target: True
     input:
         f"results/{RUN}/comparison.csv",
         collect(f"results/{RUN}/{{products}}/zarr.json", products=PRODUCTS),
-        collect(f"results/{RUN}/{{folder}}/images.png", folder=FIGURES),
+        f"results/{RUN}/report.html",

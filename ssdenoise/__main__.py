@@ -306,6 +306,25 @@ def figures(
     figures(title, noisy, folders, truth, comparison, output)
 
 
+@stage()
+def report(
+    spec: Annotated[
+        str,
+        typer.Option(
+            help=SPEC + 'At least: {"run": "demo", "expected": [{"datasets": ["v"], "situation": "archive", "noise": '
+            '["measured"], "jobs": [["n2v", 0]]}]}; `jobs` are a method entry and a seed each.'
+        ),
+    ],
+    run: Annotated[Path, typer.Option(help="Folder of the run.")],
+    output: Annotated[Path, typer.Option(help="HTML file to write.")],
+) -> None:
+    """Write a page of all that a run found, and of why the rest is missing."""
+    from ssdenoise.config.specs import ReportSpec, parse_spec
+    from ssdenoise.report import report
+
+    report(parse_spec(ReportSpec, spec), run, output)
+
+
 @tool()
 def export(
     model: Model,

@@ -114,10 +114,10 @@ def code_hash(stage: str, method: str | None = None) -> str:
     """Hash of the package's code that a stage, and within it a method, can run.
 
     Covers the syntax trees, without docstrings and comments, of the stage's module and of every module of the package
-    that it imports, directly or not. Left out are `ssdenoise.config`, which only says which options there are, as
-    their values are in the stage's spec; and modules named `figure`, whose pictures no later stage reads. Methods are
-    found by folder scan, which imports do not show: the method's own module is added, the others are left out, so that
-    editing one method concerns that method only.
+    that it imports, directly or not, and files of other kinds beside them, such as a page's style. Left out are
+    `ssdenoise.config`, which only says which options there are, as their values are in the stage's spec; and modules
+    named `figure`, whose pictures no later stage reads. Methods are found by folder scan, which imports do not show:
+    the method's own module is added, the others are left out, so that editing one method concerns that method only.
 
     Parameters
     ----------
@@ -135,6 +135,9 @@ def code_hash(stage: str, method: str | None = None) -> str:
         if path := _source(module):
             trees[module], imported = _tree(path)
             todo.extend(imported)
+            if path.name == "__init__.py":
+                beside = [file for file in path.parent.iterdir() if file.is_file() and file.suffix != ".py"]
+                trees |= {f"{module}/{file.name}": file_digest(file) for file in beside}
     return digest(*(part for module in sorted(trees) for part in (module, trees[module])))
 
 

@@ -1,4 +1,4 @@
-"""The quality that the demo must show; run by CI on its `comparison.csv` and the calibrations beside.
+"""The quality that the demo must show; run by CI on its `comparison.csv`, the calibrations and the report beside.
 
 python tests/demo_bars.py results/demo/comparison.csv
 """
@@ -42,6 +42,8 @@ def check(path: Path) -> list[str]:
             off = abs(channel["models"]["poisson_gaussian"]["gain"] - 1)
             bar(f"{dataset}: gain off 1 by at most 10 %", -off, -0.1)
             bar(f"{dataset}: neighbours with correlated noise", -len(channel["correlation"]["offsets"]), 0)
+    size = (path.parent / "report.html").stat().st_size / 1e6
+    bar("report: MB under 30", 30 - size, 0)
     return missed
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ from ssdenoise.config.specs import (
     CalibrateSpec,
     CompareSpec,
     DenoiseSpec,
+    Expected,
     FetchSpec,
     IngestSpec,
     ProbeSpec,
+    ReportSpec,
     ScoreSpec,
     SynthesizeSpec,
     validated,
@@ -193,6 +196,35 @@ class Project:
             ssim_window=scoring.ssim_window,
             ssim_ndim=scoring.ssim_ndim,
             published=self.config.published,
+        )
+
+    def report(self, figures: Mapping[str, str], commands: Sequence[str]) -> ReportSpec:
+        """Options for the page of the run; datasets that are alike share an entry, so that the command stays short."""
+        alike: dict[Expected, list[str]] = {}
+        for row in self.datasets.values():
+            if not row.train_only:
+                found = Expected(
+                    datasets=(),
+                    situation=row.situation,
+                    noise=self.noise_of(row.dataset),
+                    jobs=tuple(dict.fromkeys((method, seed) for *_, method, seed in self.jobs_of(row))),
+                    reference_fit=row.reference_fit,
+                )
+                alike.setdefault(found, []).append(row.dataset)
+        trained = {row.dataset: row.model or row.trains or "" for row in self.datasets.values()}
+        sources = {row.dataset: (row.clean, row.noisy, row.reference, row.pair) for row in self.datasets.values()}
+        fetched = {
+            dataset: tuple(dict.fromkeys(Path(path).name for path in paths if path in self.downloaded))
+            for dataset, texts in sources.items()
+            if (paths := [(text or "").partition("#")[0] for text in texts])
+        }
+        return ReportSpec(
+            run=self.config.run,
+            expected=tuple(one.model_copy(update={"datasets": tuple(names)}) for one, names in alike.items()),
+            trained={dataset: name for dataset, name in trained.items() if "/" not in name and name != dataset},
+            downloads={dataset: names for dataset, names in fetched.items() if names},
+            figures=tuple(figures.items()),
+            commands=tuple(commands),
         )
 
     def code(self, stage: str, entry: str | None = None) -> str:

@@ -164,6 +164,29 @@ class CompareSpec(Strict):
     published: tuple[Published, ...] = ()
 
 
+class Expected(Strict):
+    """Datasets that a run makes the same of; `jobs` are a method entry and a seed each."""
+
+    datasets: tuple[str, ...]
+    situation: Situation
+    noise: tuple[str, ...]
+    jobs: tuple[tuple[str, int], ...]
+    reference_fit: ReferenceFit = "none"
+
+
+class ReportSpec(Strict):
+    """Options of `report`."""
+
+    run: str
+    expected: tuple[Expected, ...]
+    trained: dict[str, str] = Field({}, description="Of datasets that do not train their own models: whose they take.")
+    downloads: dict[str, tuple[str, ...]] = Field({}, description="Downloaded files that a dataset waits for.")
+    figures: tuple[tuple[str, str], ...] = Field(
+        (), description="Path in the run's folder, in which `{dataset}` and `{noise}` may stand, and caption of each."
+    )
+    commands: tuple[str, ...] = Field((), description="What to type to run it again.")
+
+
 def dump(spec: BaseModel) -> str:
     """Options as JSON, for a command line and for hashing."""
     return canonical(spec.model_dump(mode="json"))

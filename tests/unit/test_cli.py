@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 from ssdenoise import __main__ as command_line
 from ssdenoise.__main__ import MALLOC, app
 from ssdenoise.config.models import TrainSpec, read_sheet
-from ssdenoise.config.specs import CompareSpec, IngestSpec, ProbeSpec, ScoreSpec, SynthesizeSpec
+from ssdenoise.config.specs import CompareSpec, IngestSpec, ProbeSpec, ReportSpec, ScoreSpec, SynthesizeSpec
 from ssdenoise.device import Device
 from ssdenoise.errors import ConfigError
 from tests.conftest import ROOT, make_store, scene
@@ -33,7 +33,9 @@ def ssdenoise(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_every_verb_has_help_that_does_not_import_torch() -> None:
     listed = ssdenoise("--help").stdout
-    assert {"ingest", "synthesize", "calibrate", "train", "denoise", "score", "compare", "figures"} < set(VERBS)
+    assert {"ingest", "synthesize", "calibrate", "train", "denoise", "score", "compare", "figures", "report"} < set(
+        VERBS
+    )
     assert all(verb in listed for verb in VERBS)
     for verb in VERBS:
         with pytest.raises(SystemExit) as done:
@@ -55,6 +57,7 @@ def test_every_verb_has_help_that_does_not_import_torch() -> None:
         ("score", ScoreSpec),
         ("probe", ProbeSpec),
         ("compare", CompareSpec),
+        ("report", ReportSpec),
     ],
 )
 def test_the_options_that_help_names_are_all_that_is_needed(verb: str, spec: type[BaseModel]) -> None:

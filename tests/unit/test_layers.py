@@ -16,7 +16,7 @@ LAYERS = {
     **dict.fromkeys(("methods", "model", "device", "pieces"), L2),
     "config": L3,
     **dict.fromkeys(("fetch", "ingest", "synthesize", "calibrate", "train", "denoise", "commit"), L4),
-    **dict.fromkeys(("score", "probe", "choose", "compare", "figures", "export", "verify", "view"), L4),
+    **dict.fromkeys(("score", "probe", "choose", "compare", "figures", "report", "export", "verify", "view"), L4),
     **dict.fromkeys(("inspect", "plan"), L5),
 }
 STORAGE = {"zarr", "dask", "xarray", "yaozarrs"}

@@ -11,7 +11,7 @@ from ssdenoise import provenance
 from ssdenoise.provenance import code_hash, digest
 from tests.conftest import ROOT
 
-STAGES = ["ingest", "synthesize", "calibrate", "commit", "score", "compare", "figures"]
+STAGES = ["ingest", "synthesize", "calibrate", "commit", "score", "compare", "figures", "report"]
 #: Stages that run a method.
 OF_A_METHOD = ("train", "denoise", "probe")
 
@@ -70,6 +70,11 @@ def test_editing_a_docstring_or_a_comment_concerns_nothing(package: Path) -> Non
 
 def test_editing_the_figures_concerns_the_figures(package: Path) -> None:
     assert changed(package, "figures.py", "CROP = 256", "CROP = 128") == {"figures"}
+
+
+@pytest.mark.parametrize("file", ["viewer.js", "page.html", "style.css"])
+def test_editing_the_page_concerns_the_report(package: Path, file: str) -> None:
+    assert changed(package, f"report/{file}", "pane", "else") == {"report"}
 
 
 def test_editing_a_figure_retrains_nothing(package: Path) -> None:

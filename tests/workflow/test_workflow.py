@@ -23,7 +23,7 @@ pytestmark = pytest.mark.workflow
 
 #: Rules that run for each model.
 OF_A_MODEL = ("train", "denoise", "commit", "score", "probe")
-TABLES = ("compare", "figures", "all")
+TABLES = ("compare", "figures", "report", "all")
 
 
 def test_every_product_is_there_and_valid(finished: Workflow) -> None:
@@ -42,6 +42,12 @@ def test_every_product_is_there_and_valid(finished: Workflow) -> None:
     assert uncertainty.intensities()[0].maximum > 0
     for name in ("images", "training", "calibration"):
         assert (run / "bench" / "gaussian" / f"{name}.png").stat().st_size > 5000
+    page = (run / "report.html").read_text()
+    assert f"{table.loc[('bench', 'n2v'), 'psnr']:.2f}" in page
+    assert "all 6 denoised volumes are scored" in page
+    assert page.count('<div class="viewer"') == 3
+    assert page.count("<img ") == 9  # three figures each
+    assert "snakemake --profile workflow/profiles/default --configfile config.yaml" in page
     assert "no GPU granted" in (run / "bench" / "gaussian" / "n2v" / "seed-0" / "logs" / "train.log").read_text()
 
 
@@ -55,7 +61,27 @@ def test_snakemake_s_report_is_one_offline_page(finished: Workflow, tmp_path: Pa
     page = (tmp_path / "snakemake-report.html").read_text()
     assert "comparison.csv" in page
     assert page.count("images.png") >= 3
+    assert "report.html" in page
     assert not [part for part in page.split("<script")[1:] if part.lstrip().startswith('src="http')]
+
+
+def test_a_run_that_fails_has_a_report_that_says_why_and_the_next_one_completes_it(copied: Workflow) -> None:
+    report = copied.folder / "results" / "tiny" / "report.html"
+    source, sheet = copied.folder / "lost.npy", copied.folder / "datasets.tsv"
+    source.write_bytes(b"no array")
+    sheet.write_text(sheet.read_text() + "lost\t\tlost.npy\t\t\tgaussian\t2\t1\n")
+    done = copied.run(check=False)
+    assert done.returncode == 1
+    assert "what there is, and why the rest is not: results/tiny/report.html" in done.stderr
+    page = report.read_text()
+    assert '<section id="missing">' in page
+    assert "lost.npy cannot be read as npy" in page
+    assert "lost/measured: gaussian, seed 0" in page
+    assert page.count('<div class="viewer"') == 3  # those of the datasets that are done
+    np.save(source, np.random.default_rng(0).poisson(50, (3, 64, 64)).astype(np.uint16))
+    copied.run()
+    assert '<section id="missing">' not in report.read_text()
+    assert report.read_text().count('<div class="viewer"') == 4
 
 
 def test_an_option_of_one_method_reruns_that_method_only(copied: Workflow) -> None:

@@ -3,8 +3,10 @@
 import os
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 from ssdenoise.config.models import MEASURED
 from ssdenoise.config.project import Project
@@ -253,6 +255,42 @@ def shown_folders(wildcards):
     return [f"{entry}={folder}" for entry, folder in shown(wildcards).items()]
 
 
+def figure_files(wildcards):
+    """The figures that the report shows; those of `calibrate` come with what else it finds."""
+    return [
+        f"results/{RUN}/{path.format(dataset=dataset, noise=noise)}"
+        for path in REPORTED
+        for dataset, noise in (PROJECT.scenes() if "{" in path else [("", "")])
+    ]
+
+
+def first_stores(wildcards):
+    """The stores whose planes the report shows."""
+    scenes = [SimpleNamespace(dataset=d, noise=n) for d, n in PROJECT.scenes()]
+    return [path for scene in scenes for path in shown_stores(scene)]
+
+
+def again():
+    """What to type for this run, from the folder of the project."""
+    files = [shlex.quote(os.path.relpath(path)) for path in workflow.configfiles]
+    given = workflow.config_settings.config
+    words = ["snakemake --profile workflow/profiles/default --configfile", *files]
+    words += ["--config"] if given else []
+    return " ".join([*words, *(shlex.quote(f"{k}={v}") for k, v in given.items())])
+
+
+def report_spec(wildcards=None):
+    return dump(PROJECT.report(REPORTED, [again()]))
+
+
+def report_what_there_is():
+    """The report of a run that failed: what is done, and why the rest is not."""
+    files = ["--run", f"results/{RUN}", "--output", f"results/{RUN}/report.html"]
+    command = [sys.executable, "-m", "ssdenoise", "report", "--spec", report_spec()]
+    if subprocess.run([*command, *files]).returncode == 0:
+        print(f"what there is, and why the rest is not: {files[-1]}", file=sys.stderr)
+
+
 def option(name):
     """A command line's option, once for each file of an input; left out where there is none."""
 
@@ -262,3 +300,12 @@ def option(name):
         return " ".join(f"--{name} {shlex.quote(file)}" for file in files)
 
     return text
+
+
+#: Figures that the report shows: their paths in the run's folder, and their captions.
+REPORTED = {
+    f"{{dataset}}/{{noise}}/{name}.png": Path(
+        workflow.source_path(f"../report/{name}.rst")
+    ).read_text()
+    for name in ("images", "training", "calibration")
+}

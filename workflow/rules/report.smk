@@ -35,3 +35,32 @@ rule figures:
         "python -m ssdenoise figures --title {wildcards.dataset}/{wildcards.noise} --noisy {input.noisy}"
         " --comparison {input.comparison} {params.truth}"
         " --output {params.folder} {params.entries} 2> {log}"
+
+
+rule report:
+    input:
+        comparison=f"results/{RUN}/comparison.csv",
+        figures=figure_files,
+        stores=first_stores,
+        calibration=collect(f"results/{RUN}/{{scene}}/calibration.json", scene=FIGURES),
+    output:
+        report(
+            f"results/{RUN}/report.html",
+            caption="../report/report.rst",
+            category="Report",
+        ),
+    log:
+        f"results/{RUN}/logs/report.log",
+    benchmark:
+        f"results/{RUN}/logs/report.tsv"
+    conda:
+        "../envs/ssdenoise.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    params:
+        spec=report_spec,
+        code=code("report"),
+        folder=parent,
+    shell:
+        "python -m ssdenoise report --spec {params.spec:q} --run {params.folder} --output {output} 2> {log}"

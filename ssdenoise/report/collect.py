@@ -1,0 +1,159 @@
+"""What a run has, and why the rest is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ssdenoise.config.specs import ReferenceFit, ReportSpec, Situation
+
+#: Bytes at the end of a log that are searched for its error.
+TAIL = 65536
+
+#: What begins the line of an error that ssdenoise raised on purpose.
+PREFIX = "ssdenoise: "
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A dataset at one noise level, and the method entry and seed of each of its jobs."""
+
+    dataset: str
+    noise: str
+    situation: Situation
+    reference_fit: ReferenceFit
+    jobs: tuple[tuple[str, int], ...]
+    run: Path
+
+    @property
+    def title(self) -> str:
+        """As the figures name it."""
+        return f"{self.dataset}/{self.noise}"
+
+    @property
+    def folder(self) -> Path:
+        """Where its products lie."""
+        return self.run / self.dataset / self.noise
+
+    @property
+    def truth(self) -> Path | None:
+        """Store of the clean volume or the reference, finished or not; None for archives."""
+        role = {"benchmark": "clean", "reference": "reference"}.get(self.situation)
+        return self.run / self.dataset / f"{role}.ome.zarr" if role else None
+
+    def job(self, entry: str, seed: int) -> Path:
+        """Folder of the products of one job."""
+        return self.folder / entry / f"seed-{seed}"
+
+    @property
+    def shown(self) -> dict[str, Path]:
+        """Method entry, and the folder of its first seed that has a denoised volume."""
+        found: dict[str, Path] = {}
+        for entry, seed in self.jobs:
+            if finished(self.job(entry, seed) / "denoised.ome.zarr"):
+                found.setdefault(entry, self.job(entry, seed))
+        return found
+
+    @property
+    def scores(self) -> list[Path]:
+        """Files of scores that are there: of the noisy input and of the jobs."""
+        files = [self.folder / "noisy-scores.parquet"]
+        files += [self.job(entry, seed) / "scores.parquet" for entry, seed in self.jobs]
+        return [file for file in files if file.is_file()]
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Jobs that the run has not done, for one reason; `log` is where it stands, in the run's folder or beside it."""
+
+    what: tuple[str, ...]
+    reason: str
+    log: str
+
+
+def finished(store: Path) -> bool:
+    """Whether a store has been committed."""
+    return (store / "zarr.json").is_file()
+
+
+def scenes_of(spec: ReportSpec, run: Path) -> list[Scene]:
+    """All scenes that a run is to have, in the order of the sheet as far as datasets are alike."""
+    return [
+        Scene(dataset, noise, expected.situation, expected.reference_fit, expected.jobs, run)
+        for expected in spec.expected
+        for dataset in expected.datasets
+        for noise in expected.noise
+    ]
+
+
+def missing(spec: ReportSpec, scenes: list[Scene], run: Path) -> list[Missing]:
+    """Jobs without scores or without a denoised volume, and products of the run that failed; by their reasons."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for scene in scenes:
+        for entry, seed in scene.jobs:
+            folder = scene.job(entry, seed)
+            if not (folder / "scores.parquet").is_file() or not finished(folder / "denoised.ome.zarr"):
+                reason = _reason(_steps(spec, scene, entry, seed), run)
+                found.setdefault(reason, []).append(f"{scene.title}: {entry}, seed {seed}")
+    for scene in scenes:
+        steps = [(scene.folder / "logs" / "figures.log", scene.folder / "images.png")]
+        steps += [(scene.folder / "logs" / "score.log", scene.folder / "noisy-scores.parquet")]
+        for step in steps:
+            if failed := _failure(*step):
+                found.setdefault((failed, _within(step[0], run)), []).append(f"{scene.title}: {step[1].name}")
+    log = run / "logs" / "compare.log"
+    if failed := _failure(log, run / "comparison.csv"):
+        found.setdefault((failed, _within(log, run)), []).append("comparison of the run")
+    return [Missing(tuple(what), reason, log) for (reason, log), what in found.items()]
+
+
+def _steps(spec: ReportSpec, scene: Scene, entry: str, seed: int) -> Iterator[tuple[Path, Path]]:
+    """Log and product of each step to the scores of a job, in their order."""
+    downloads = scene.run.parent / "downloads"
+    for name in spec.downloads.get(scene.dataset, ()):
+        yield downloads / "logs" / f"{name}.log", downloads / name
+    if scene.truth:
+        role = scene.truth.name.partition(".")[0]
+        yield scene.run / scene.dataset / "logs" / f"{role}.log", scene.truth / "zarr.json"
+    for realization in "01":
+        store = scene.folder / f"noisy-{realization}.ome.zarr"
+        yield scene.folder / "logs" / f"noisy-{realization}.log", store / "zarr.json"
+    yield scene.folder / "logs" / "calibrate.log", scene.folder / "calibration.json"
+    folder = scene.job(entry, seed)
+    trained = scene.run / spec.trained.get(scene.dataset, scene.dataset) / scene.noise / entry / f"seed-{seed}"
+    yield trained / "logs" / "train.log", trained / "model.json"
+    for log in sorted((folder / "logs").glob("denoise-*.log")):
+        yield log, folder / "slabs" / f"{log.stem.removeprefix('denoise-')}.json"
+    for product in ("denoised", "uncertainty"):
+        yield folder / "logs" / f"commit-{product}.log", folder / f"{product}.ome.zarr" / "zarr.json"
+    yield folder / "logs" / "score.log", folder / "scores.parquet"
+
+
+def _reason(steps: Iterator[tuple[Path, Path]], run: Path) -> tuple[str, str]:
+    """Why a job is not done, and the log that says so: the first step that began and left no product."""
+    for log, product in steps:
+        if failed := _failure(log, product):
+            return failed, _within(log, run)
+    return "it was not begun: the run ended before, or what it waits for failed", ""
+
+
+def _failure(log: Path, product: Path) -> str | None:
+    """The error that ended a job; None if it has its product, or never began."""
+    if product.is_file() or not log.is_file():
+        return None
+    with open(log, "rb") as file:
+        file.seek(max(0, log.stat().st_size - TAIL))
+        lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+    if told := [line for line in lines if line.startswith(PREFIX)]:
+        return told[-1].removeprefix(PREFIX)
+    if any(line.startswith("Traceback ") for line in lines):
+        return lines[-1]
+    return "it ended without an error of its own: it was killed, or is still running" + (
+        f"; the last line of its log: {lines[-1]}" if lines else ""
+    )
+
+
+def _within(log: Path, run: Path) -> str:
+    """A path from the folder of all runs."""
+    return str(log.relative_to(run.parent))
