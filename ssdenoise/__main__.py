@@ -291,19 +291,22 @@ def figures(
     title: Annotated[str, typer.Option(help="DATASET/NOISE, as they stand in the comparison.")],
     noisy: Store,
     comparison: Annotated[Path, typer.Option(help="The run's comparison.csv.")],
-    output: Annotated[Path, typer.Option(help="Folder to write images.png and training.png to.", callback=_no_file)],
+    output: Annotated[Path, typer.Option(help="Folder to write images.png and so on to.", callback=_no_file)],
     entries: Annotated[
         list[str], typer.Argument(help="NAME=FOLDER of each method entry; the folder holds model and denoised volume.")
     ],
     truth: Annotated[
         Path | None, typer.Option(help="Store of the clean volume or the reference, to show it, too.")
     ] = None,
+    fitted: Annotated[
+        bool, typer.Option("--fitted", help="The reference is in other units: draw nothing on one axis with it.")
+    ] = False,
 ) -> None:
     """Draw the figures of one dataset at one noise level."""
     from ssdenoise.figures import figures
 
     folders = {name: Path(folder) for name, _, folder in (entry.partition("=") for entry in entries)}
-    figures(title, noisy, folders, truth, comparison, output)
+    figures(title, noisy, folders, truth, comparison, output, fitted=fitted)
 
 
 @stage()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,12 @@ from ssdenoise.store import Volume
 #: Pixels a side of the crop that is shown.
 CROP = 256
 
+#: Pixels along a line profile.
+PROFILE = 96
+
+#: Bins of the stated uncertainty, planes that its test reads, and pixels a side of each.
+BINS, PLANES, SIDE = 20, 16, 512
+
 
 def figures(
     title: str,
@@ -24,8 +31,10 @@ def figures(
     truth: Path | None,
     comparison: Path,
     output: Path,
+    *,
+    fitted: bool = False,
 ) -> None:
-    """Draw images and training curves of a dataset at one noise level.
+    """Draw images, line profiles, training curves and the test of the uncertainty of a dataset at one noise level.
 
     Parameters
     ----------
@@ -40,9 +49,19 @@ def figures(
     comparison : Path
         The run's `comparison.csv`.
     output : Path
-        Folder for `images.png` and `training.png`.
+        Folder for `images.png`, `profiles.png`, `training.png` and, where there is a truth in the units of the noisy
+        volume and a method with an uncertainty, `uncertainty.png`; all but images also as PDF.
+    fitted : bool
+        Whether the reference is in other units, so that nothing is drawn on one axis with it.
     """
     plot_images(title, noisy, entries, truth, comparison, output / "images.png")
+    comparable = None if fitted else truth
+    plot_profiles(title, noisy, entries, comparable, output / "profiles.png")
+    uncertain = {
+        name: folder for name, folder in entries.items() if (folder / "uncertainty.ome.zarr/zarr.json").exists()
+    }
+    if comparable and uncertain:
+        plot_uncertainty(title, uncertain, comparable, output / "uncertainty.png")
     plot_training({name: folder / "history.csv" for name, folder in entries.items()}, title, output / "training.png")
 
 
@@ -95,6 +114,75 @@ def plot_images(
     ranges += f", std. dev. 0 to {most:.3g}" if extra else ""
     text = f"{title}: middle {height}x{width} pixels of plane t={t} c={c} z={z}; {ranges}"
     figure.suptitle(textwrap.fill(text, 30 * columns), fontsize=9)
+    save(figure, output, "figures", vector=False)
+
+
+def plot_profiles(title: str, noisy: Path, entries: Mapping[str, Path], truth: Path | None, output: Path) -> None:
+    """Draw intensity along a piece of a row of the crop that `plot_images` shows, and where it lies.
+
+    It is the row, and of that the piece, in which the reference or, without one, the first method's image varies most.
+    """
+    place = _place(Volume(noisy).shape)
+    images = {name: _image(folder / "denoised.ome.zarr", place) for name, folder in entries.items()}
+    base = _image(truth, place) if truth else next(iter(images.values()))
+    row = int(np.argmax(base.std(axis=1)))
+    length = min(PROFILE, base.shape[1])
+    pieces = np.lib.stride_tricks.sliding_window_view(base[row], length)
+    start = int(np.argmax(pieces.std(axis=1)))
+    columns = slice(start, start + length)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 3.4), width_ratios=(1, 2.6), layout="constrained")
+    low, high = np.percentile(base, [0.5, 99.8])
+    left.imshow(base, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+    left.plot([start, start + length - 1], [row, row], color=COLOURS[4], linewidth=1.5)
+    left.axis("off")
+    left.set_title("reference" if truth else next(iter(images)), fontsize=9)
+    x = np.arange(start, start + length) + place[4].start
+    right.plot(x, _image(noisy, place)[row, columns], color="0.75", linewidth=0.8, label="noisy")
+    if truth:
+        right.plot(x, base[row, columns], color="black", linewidth=2, label="reference")
+    for colour, (name, image) in zip(itertools.cycle(COLOURS[:-1]), images.items(), strict=False):
+        right.plot(x, image[row, columns], color=colour, linewidth=1.1, label=name)
+    right.set(xlabel="x / voxels", ylabel="intensity")
+    right.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    t, c, z = (s.start for s in place[:3])
+    figure.suptitle(f"{title}: row y={row + place[3].start} of plane t={t} c={c} z={z}", fontsize=10)
+    save(figure, output, "figures")
+
+
+def reliability(
+    stated: npt.NDArray[np.float64], error: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Stated standard deviation and error, root mean squares, in bins of equally many voxels by the stated one."""
+    bins = [one for one in np.array_split(np.argsort(stated, kind="stable"), BINS) if len(one)]
+    x, y = (np.array([np.sqrt(np.mean(values[one] ** 2)) for one in bins]) for values in (stated, error))
+    return x, y
+
+
+def plot_uncertainty(title: str, entries: Mapping[str, Path], truth: Path, output: Path) -> None:
+    """Draw the error that a method makes where it states a certain standard deviation: equal, if it is right.
+
+    Both as root mean square, over bins of equally many voxels by the stated one, of central crops of planes spread over
+    the depth of the middle time point, all channels. Noise of a reference counts as error.
+    """
+    shape = Volume(truth).shape
+    rows, columns = (slice(max(0, (n - SIDE) // 2), max(0, (n - SIDE) // 2) + min(n, SIDE)) for n in shape[3:])
+    planes = np.unique(np.linspace(0, shape[2] - 1, PLANES).round().astype(int)).tolist()
+    places = [(slice(shape[0] // 2, shape[0] // 2 + 1), slice(None), slice(z, z + 1), rows, columns) for z in planes]
+
+    def voxels(path: Path) -> npt.NDArray[np.float64]:
+        volume = Volume(path)
+        return np.concatenate([volume.read(place).ravel() for place in places]).astype(np.float64)
+
+    true, most = voxels(truth), 0.0
+    figure, axis = plt.subplots(figsize=(4.6, 4.2), layout="constrained")
+    for colour, (name, folder) in zip(itertools.cycle(COLOURS[:-1]), entries.items(), strict=False):
+        x, y = reliability(voxels(folder / "uncertainty.ome.zarr"), voxels(folder / "denoised.ome.zarr") - true)
+        axis.plot(x, y, "o-", color=colour, markersize=4, label=name)
+        most = max(most, float(x.max()), float(y.max()))
+    axis.plot([0, most], [0, most], "--", color="0.5", linewidth=1, label="stated = actual")
+    axis.set(xlabel="stated standard deviation", ylabel="error, root mean square", xlim=(0, None), ylim=(0, None))
+    axis.set_title(title, fontsize=10)
+    axis.legend(frameon=False, fontsize=8)
     save(figure, output, "figures")
 
 

@@ -18,8 +18,15 @@ __all__ = ["COLOURS", "plt", "save"]
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
-def save(figure: Figure, output: Path, stage: str) -> None:
-    """Write a figure without a date inside: the same run gives the same bytes."""
+def save(figure: Figure, output: Path, stage: str, *, vector: bool = True) -> None:
+    """Write a figure as PNG and, for print, as PDF beside it; without a date inside: the same run gives the same bytes.
+
+    Of images alone a PDF is of no use: `vector` is false.
+    """
     output.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output, dpi=110, metadata={"Software": "ssdenoise", "Source": f"code {code_hash(stage)}"})
+    code = f"code {code_hash(stage)}"
+    figure.savefig(output, dpi=110, metadata={"Software": "ssdenoise", "Source": code})
+    if vector:
+        metadata = {"Creator": "ssdenoise", "Subject": code, "CreationDate": None}
+        figure.savefig(output.with_suffix(".pdf"), metadata=metadata)
     plt.close(figure)

@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 HERE = Path(__file__).parent
 
 #: Scripts of the page, in their order.
-SCRIPTS = ("viewer.js", "table.js")
+SCRIPTS = ("pixels.js", "viewer.js", "table.js")
 
 
 def page(content: Mapping[str, Any]) -> str:

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.workflow
 
 #: Rules that run for each model.
 OF_A_MODEL = ("train", "denoise", "commit", "score", "probe")
-TABLES = ("compare", "figures", "report", "all")
+TABLES = ("compare", "figures", "figures_uncertain", "report", "all")
 
 
 def test_every_product_is_there_and_valid(finished: Workflow) -> None:
@@ -40,13 +40,13 @@ def test_every_product_is_there_and_valid(finished: Workflow) -> None:
     uncertainty = Volume(run / "bench" / "gaussian" / "hqssl" / "seed-0" / "uncertainty.ome.zarr")
     assert uncertainty.intensities()[0].minimum >= 0
     assert uncertainty.intensities()[0].maximum > 0
-    for name in ("images", "training", "calibration"):
-        assert (run / "bench" / "gaussian" / f"{name}.png").stat().st_size > 5000
+    for name in ("images.png", "profiles.pdf", "uncertainty.pdf", "training.pdf", "calibration.pdf"):
+        assert (run / "bench" / "gaussian" / name).stat().st_size > 5000
     page = (run / "report.html").read_text()
     assert f"{table.loc[('bench', 'n2v'), 'psnr']:.2f}" in page
     assert "all 6 denoised volumes are scored" in page
     assert page.count('<div class="viewer"') == 3
-    assert page.count("<img ") == 9  # three figures each
+    assert page.count("<img ") == 5 + 4 + 4  # the uncertainty is that of `bench`
     assert "snakemake --profile workflow/profiles/default --configfile config.yaml" in page
     assert "no GPU granted" in (run / "bench" / "gaussian" / "n2v" / "seed-0" / "logs" / "train.log").read_text()
 

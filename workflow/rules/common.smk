@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+from snakemake.io import report as reported
+
 from ssdenoise.config.models import MEASURED
 from ssdenoise.config.project import Project
 from ssdenoise.config.specs import dump
@@ -29,6 +31,13 @@ PRODUCTS = [
     for dataset, noise, entry, seed in JOBS
     for product in ("denoised", "uncertainty")
     if product == "denoised" or PROJECT.config.methods[entry].probabilistic
+]
+#: Datasets with a truth in the units of their noisy volumes, and a method whose stated uncertainty it tests.
+UNCERTAIN = [
+    name
+    for name, row in PROJECT.datasets.items()
+    if row.situation != "archive" and row.reference_fit == "none"
+    if any(PROJECT.config.methods[m].probabilistic for m in PROJECT.methods_of(name))
 ]
 
 
@@ -255,12 +264,35 @@ def shown_folders(wildcards):
     return [f"{entry}={folder}" for entry, folder in shown(wildcards).items()]
 
 
+def drawn(*names):
+    """Figures of a scene, the first as PNG only, and how Snakemake's report shows them."""
+    folder = f"results/{RUN}/{{dataset}}/{{noise}}"
+    categories = {"training": "Training", "uncertainty": "Uncertainty"}
+    pictures = [
+        reported(
+            f"{folder}/{name}.png",
+            caption=f"../report/{name}.rst",
+            category=categories.get(name, "Images"),
+            labels={"dataset": "{dataset}", "noise": "{noise}"},
+        )
+        for name in names
+    ]
+    return pictures + [f"{folder}/{name}.pdf" for name in names[1:]]
+
+
+def fitted(wildcards):
+    """Whether the reference is in other units than the noisy volume."""
+    row = PROJECT.datasets[wildcards.dataset]
+    return "" if row.reference_fit == "none" else "--fitted"
+
+
 def figure_files(wildcards):
-    """The figures that the report shows; those of `calibrate` come with what else it finds."""
+    """The figures that the report shows."""
     return [
         f"results/{RUN}/{path.format(dataset=dataset, noise=noise)}"
         for path in REPORTED
         for dataset, noise in (PROJECT.scenes() if "{" in path else [("", "")])
+        if dataset in UNCERTAIN or not path.endswith("/uncertainty.png")
     ]
 
 
@@ -307,5 +339,5 @@ REPORTED = {
     f"{{dataset}}/{{noise}}/{name}.png": Path(
         workflow.source_path(f"../report/{name}.rst")
     ).read_text()
-    for name in ("images", "training", "calibration")
+    for name in ("images", "profiles", "uncertainty", "training", "calibration")
 }

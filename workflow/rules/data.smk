@@ -89,6 +89,7 @@ rule calibrate:
             category="Noise",
             labels={"dataset": "{dataset}", "noise": "{noise}"},
         ),
+        vector=f"results/{RUN}/{{dataset}}/{{noise}}/calibration.pdf",
     log:
         f"results/{RUN}/{{dataset}}/{{noise}}/logs/calibrate.log",
     benchmark:

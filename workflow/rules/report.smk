@@ -5,22 +5,13 @@ rule figures:
         truth=truth,
         comparison=f"results/{RUN}/comparison.csv",
     output:
-        report(
-            f"results/{RUN}/{{dataset}}/{{noise}}/images.png",
-            caption="../report/images.rst",
-            category="Images",
-            labels={"dataset": "{dataset}", "noise": "{noise}"},
-        ),
-        report(
-            f"results/{RUN}/{{dataset}}/{{noise}}/training.png",
-            caption="../report/training.rst",
-            category="Training",
-            labels={"dataset": "{dataset}", "noise": "{noise}"},
-        ),
+        *drawn("images", "profiles", "training"),
     log:
         f"results/{RUN}/{{dataset}}/{{noise}}/logs/figures.log",
     benchmark:
         f"results/{RUN}/{{dataset}}/{{noise}}/logs/figures.tsv"
+    wildcard_constraints:
+        dataset=one_of([name for name in PROJECT.datasets if name not in UNCERTAIN]),
     conda:
         "../envs/ssdenoise.yaml"
     resources:
@@ -31,10 +22,20 @@ rule figures:
         truth=option("truth"),
         entries=shown_folders,
         folder=parent,
+        fitted=fitted,
     shell:
         "python -m ssdenoise figures --title {wildcards.dataset}/{wildcards.noise} --noisy {input.noisy}"
-        " --comparison {input.comparison} {params.truth}"
+        " --comparison {input.comparison} {params.truth} {params.fitted}"
         " --output {params.folder} {params.entries} 2> {log}"
+
+
+use rule figures as figures_uncertain with:
+    output:
+        *drawn("images", "profiles", "training", "uncertainty"),
+    wildcard_constraints:
+        dataset=one_of(UNCERTAIN),
+    conda:
+        "../envs/ssdenoise.yaml"
 
 
 rule report:

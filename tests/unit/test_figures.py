@@ -1,0 +1,44 @@
+"""The figures: what they draw of a scene, the same bytes each time, and whether an uncertainty is right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ssdenoise.figures import figures, reliability
+from ssdenoise.provenance import file_digest
+from tests.unit.test_report import add_scene, make_comparison
+
+
+def drawn(run: Path, output: Path, *, truth: bool = True, fitted: bool = False) -> set[str]:
+    folder = run / "cells" / "measured"
+    entries = {name: folder / name / "seed-0" for name in ("gaussian", "hqssl")}
+    reference = run / "cells" / "reference.ome.zarr" if truth else None
+    noisy = folder / "noisy-0.ome.zarr"
+    figures("cells/measured", noisy, entries, reference, run / "comparison.csv", output, fitted=fitted)
+    return {path.name for path in output.iterdir()}
+
+
+def test_figures_are_drawn_where_they_say_something_and_always_with_the_same_bytes(tmp_path: Path) -> None:
+    run = tmp_path / "r"
+    add_scene(run, "cells")
+    make_comparison(run)
+    always = {"images.png", "profiles.png", "profiles.pdf", "training.png", "training.pdf"}
+    assert drawn(run, tmp_path / "a") == always | {"uncertainty.png", "uncertainty.pdf"}
+    assert drawn(run, tmp_path / "archive", truth=False) == always
+    assert drawn(run, tmp_path / "fitted", fitted=True) == always
+    drawn(run, tmp_path / "b")
+    for path in (tmp_path / "a").iterdir():
+        assert file_digest(path) == file_digest(tmp_path / "b" / path.name)
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 2.0])
+def test_a_right_uncertainty_lies_on_the_diagonal(factor: float) -> None:
+    rng = np.random.default_rng(0)
+    stated = rng.uniform(1, 10, 200_000)
+    x, y = reliability(stated, rng.normal(0, factor * stated))
+    np.testing.assert_allclose(y / x, factor, rtol=0.05)
+    assert (np.diff(x) > 0).all()
+    assert len(x) == 20
