@@ -79,7 +79,11 @@ def _summary(scenes: Sequence[Scene], lacking: Sequence[Missing]) -> str:
         _counted(len(entries), "method entry", "method entries"),
         _counted(len(seeds), "seed"),
     ]
-    state = f"all {jobs} denoised volumes are scored" if done == jobs and not lacking else f"{done} of {jobs} scored"
+    state = (
+        f"all {jobs} denoised volumes are scored"
+        if done == jobs and not lacking
+        else f"{done} of {jobs} denoised volumes are scored"
+    )
     return f"{', '.join(parts)}: {state}."
 
 

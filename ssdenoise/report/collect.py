@@ -56,11 +56,11 @@ class Scene:
         return found
 
     @property
-    def scores(self) -> list[Path]:
-        """Files of scores that are there: of the noisy input and of the jobs."""
-        files = [self.folder / "noisy-scores.parquet"]
-        files += [self.job(entry, seed) / "scores.parquet" for entry, seed in self.jobs]
-        return [file for file in files if file.is_file()]
+    def scores(self) -> dict[tuple[str, int], Path]:
+        """Files of scores that are there, by method entry and seed, that of the noisy input among them."""
+        files = {("noisy", 0): self.folder / "noisy-scores.parquet"}
+        files |= {job: self.job(*job) / "scores.parquet" for job in self.jobs}
+        return {job: file for job, file in files.items() if file.is_file()}
 
 
 @dataclass(frozen=True)
@@ -88,14 +88,17 @@ def scenes_of(spec: ReportSpec, run: Path) -> list[Scene]:
 
 
 def missing(spec: ReportSpec, scenes: list[Scene], run: Path) -> list[Missing]:
-    """Jobs without scores or without a denoised volume, and products of the run that failed; by their reasons."""
+    """Jobs without scores or without a denoised volume, and what else of the run failed; by their reasons."""
     found: dict[tuple[str, str], list[str]] = {}
+    entries: dict[tuple[tuple[str, str], str, int], list[str]] = {}
     for scene in scenes:
         for entry, seed in scene.jobs:
             folder = scene.job(entry, seed)
             if not (folder / "scores.parquet").is_file() or not finished(folder / "denoised.ome.zarr"):
                 reason = _reason(_steps(spec, scene, entry, seed), run)
-                found.setdefault(reason, []).append(f"{scene.title}: {entry}, seed {seed}")
+                entries.setdefault((reason, scene.title, seed), []).append(entry)
+    for (reason, title, seed), names in entries.items():
+        found.setdefault(reason, []).append(f"{title}, seed {seed}: {', '.join(names)}")
     for scene in scenes:
         steps = [(scene.folder / "logs" / "figures.log", scene.folder / "images.png")]
         steps += [(scene.folder / "logs" / "score.log", scene.folder / "noisy-scores.parquet")]

@@ -82,10 +82,13 @@ class Table:
 
 def comparison(run: Path, scenes: Sequence[Scene]) -> Table | None:
     """The run's `comparison.csv` or, where it is not there or older than the scores, means over these; None without."""
-    files = [file for scene in scenes for file in scene.scores]
+    files = [file for scene in scenes for file in scene.scores.values()]
     if _is_up_to_date(run, files):
         text = {key: str for key in KEYS[:3]}  # a dataset's name may be a number, or `NA`
         table = pd.read_csv(run / "comparison.csv", dtype=text, keep_default_na=False, na_values=[""])
+        # that of an earlier run may have more rows
+        done = {(scene.dataset, scene.noise, *job) for scene in scenes for job in scene.scores}
+        table = table[[key in done for key in zip(*(table[name] for name in KEYS), strict=True)]]
         caption = _caption(run / "comparison.md")
     elif files:
         table, caption = _means(files), [UNFINISHED]

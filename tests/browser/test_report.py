@@ -251,4 +251,4 @@ def test_two_fingers_zoom(path: Path, watched: Callable[..., Watched]) -> None:
 def test_what_is_missing_stands_first(opened: Watched) -> None:
     heads = opened.page.locator("h2").all_inner_texts()
     assert heads[0] == "Missing"
-    assert "plane/measured: hqssl, seed 0" in opened.page.locator("#missing").inner_text()
+    assert "plane/measured, seed 0: hqssl" in opened.page.locator("#missing").inner_text()

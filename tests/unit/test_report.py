@@ -211,16 +211,16 @@ def test_what_is_missing_is_listed_with_its_reason(run: Path) -> None:
     output = run / "report.html"
     lacking = report(spec_of("cells", "lost"), run, output)
     assert [(one.what, one.reason, one.log) for one in lacking] == [
-        (("cells/measured: hqssl, seed 0",), "MemoryError: 3 GB", "r/cells/measured/hqssl/seed-0/logs/train.log"),
+        (("cells/measured, seed 0: hqssl",), "MemoryError: 3 GB", "r/cells/measured/hqssl/seed-0/logs/train.log"),
         (
-            ("lost/measured: gaussian, seed 0", "lost/measured: hqssl, seed 0"),
+            ("lost/measured, seed 0: gaussian, hqssl",),
             "lost.npy cannot be <read>; fetch it",
             "r/lost/logs/reference.log",
         ),
     ]
     words = read(output).words
-    assert "lost.npy cannot be <read>; fetch it lost/measured: gaussian, seed 0; lost/measured: hqssl, seed 0" in words
-    assert "2 datasets, 2 noisy volumes, 2 method entries, 1 seed: 1 of 4 scored." in words
+    assert "lost.npy cannot be <read>; fetch it lost/measured, seed 0: gaussian, hqssl" in words
+    assert "2 datasets, 2 noisy volumes, 2 method entries, 1 seed: 1 of 4 denoised volumes are scored." in words
     # the comparison is not there: what scores there are
     planes = pd.read_parquet(run / "cells/measured/gaussian/seed-0/scores.parquet")
     mean = (10 * np.log10(planes["data_range"] ** 2 / planes["mean_squared_error"])).mean()
@@ -252,9 +252,18 @@ def test_a_group_s_training_and_a_download_are_looked_for_where_they_are(run: Pa
         log.parent.mkdir(parents=True)
         log.write_text(f"ssdenoise: of {log.name}\n")
     found = {what: one.reason for one in missing(spec, scenes_of(spec, run), run) for what in one.what}
-    assert found["a/measured: hqssl, seed 0"] == "of train.log"
-    assert found["b/measured: hqssl, seed 0"] == "of b.tif.log"
-    assert found["a/measured: gaussian, seed 0"].startswith("it was not begun")
+    assert found["a/measured, seed 0: hqssl"] == "of train.log"
+    assert found["b/measured, seed 0: gaussian, hqssl"] == "of b.tif.log"
+    assert found["a/measured, seed 0: gaussian"].startswith("it was not begun")
+
+
+def test_rows_of_an_earlier_run_whose_volumes_are_gone_are_not_shown(run: Path) -> None:
+    assert "hqssl" in (run / "comparison.csv").read_text()
+    shutil.rmtree(run / "cells/measured/hqssl")
+    report(spec_of("cells"), run, run / "report.html")
+    rows = [attributes for tag, attributes in read(run / "report.html").tags if tag == "td"]
+    methods = {row["data-value"] for row in rows if row.get("data-value") in ("noisy", "gaussian", "hqssl")}
+    assert methods == {"noisy", "gaussian"}
 
 
 def test_a_comparison_older_than_the_scores_is_not_shown(run: Path) -> None:

@@ -76,7 +76,7 @@ def test_a_run_that_fails_has_a_report_that_says_why_and_the_next_one_completes_
     page = report.read_text()
     assert '<section id="missing">' in page
     assert "lost.npy cannot be read as npy" in page
-    assert "lost/measured: gaussian, seed 0" in page
+    assert "lost/measured, seed 0: gaussian" in page
     assert page.count('<div class="viewer"') == 3  # those of the datasets that are done
     np.save(source, np.random.default_rng(0).poisson(50, (3, 64, 64)).astype(np.uint16))
     copied.run()

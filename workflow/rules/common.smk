@@ -292,7 +292,7 @@ def figure_files(wildcards):
         f"results/{RUN}/{path.format(dataset=dataset, noise=noise)}"
         for path in REPORTED
         for dataset, noise in (PROJECT.scenes() if "{" in path else [("", "")])
-        if dataset in UNCERTAIN or not path.endswith("/uncertainty.png")
+        if dataset in UNCERTAIN or Path(path).stem != "uncertainty"
     ]
 
 
