@@ -320,12 +320,15 @@ def report(
     ],
     run: Annotated[Path, typer.Option(help="Folder of the run.")],
     output: Annotated[Path, typer.Option(help="HTML file to write.")],
+    unfinished: Annotated[
+        bool, typer.Option("--unfinished", help="The run did not complete, which products of an earlier one may hide.")
+    ] = False,
 ) -> None:
     """Write a page of all that a run found, and of why the rest is missing."""
     from ssdenoise.config.specs import ReportSpec, parse_spec
     from ssdenoise.report import report
 
-    report(parse_spec(ReportSpec, spec), run, output)
+    report(parse_spec(ReportSpec, spec), run, output, unfinished=unfinished)
 
 
 @tool()

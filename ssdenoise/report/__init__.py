@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 PAGE, FIGURES = 28_000_000, 12_000_000
 
 
-def report(spec: ReportSpec, run: Path, output: Path) -> list[Missing]:
+def report(spec: ReportSpec, run: Path, output: Path, *, unfinished: bool = False) -> list[Missing]:
     """Write the page of a run, of what is there of it.
 
     Parameters
@@ -35,6 +35,8 @@ def report(spec: ReportSpec, run: Path, output: Path) -> list[Missing]:
     output : Path
         HTML file, under 30 MB. It depends on the run's files only: the same ones give the same bytes. Where something
         is missing, the file's time is set to 1970, so that a run that goes on makes it anew.
+    unfinished : bool
+        Whether the run did not complete, which products of an earlier one may hide.
 
     Returns
     -------
@@ -50,6 +52,7 @@ def report(spec: ReportSpec, run: Path, output: Path) -> list[Missing]:
         "run": spec.run,
         "summary": _summary(scenes, lacking),
         "missing": lacking,
+        "unfinished": unfinished or bool(lacking),
         "table": table,
         "run_figures": figures[""],
         "scenes": [_scene(scene, number, figures[scene.title]) for number, scene in enumerate(scenes)],
@@ -62,7 +65,7 @@ def report(spec: ReportSpec, run: Path, output: Path) -> list[Missing]:
     room = PAGE - len(page(content | {"viewers": [None] * len(scenes)}))
     output.parent.mkdir(parents=True, exist_ok=True)
     write_text(output, page(content | {"viewers": _viewers(scenes, table, room)}))
-    if lacking:
+    if content["unfinished"]:
         os.utime(output, (0, 0))
     return lacking
 

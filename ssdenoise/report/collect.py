@@ -11,6 +11,9 @@ from ssdenoise.config.specs import ReferenceFit, ReportSpec, Situation
 #: Bytes at the end of a log that are searched for its error.
 TAIL = 65536
 
+#: Reason and log of a job that has neither.
+NOT_BEGUN = ("it was not begun: the run ended before, or what it waits for failed", "")
+
 #: What begins the line of an error that ssdenoise raised on purpose.
 PREFIX = "ssdenoise: "
 
@@ -94,8 +97,11 @@ def missing(spec: ReportSpec, scenes: list[Scene], run: Path) -> list[Missing]:
     for scene in scenes:
         for entry, seed in scene.jobs:
             folder = scene.job(entry, seed)
-            if not (folder / "scores.parquet").is_file() or not finished(folder / "denoised.ome.zarr"):
-                reason = _reason(_steps(spec, scene, entry, seed), run)
+            scores = folder / "scores.parquet"
+            done = scores.is_file() and finished(folder / "denoised.ome.zarr")
+            # scores of an earlier run do not make up for a step that failed since
+            since = scores.stat().st_mtime if done else 0.0
+            if reason := _failed(_steps(spec, scene, entry, seed), since, run) or (None if done else NOT_BEGUN):
                 entries.setdefault((reason, scene.title, seed), []).append(entry)
     for (reason, title, seed), names in entries.items():
         found.setdefault(reason, []).append(f"{title}, seed {seed}: {', '.join(names)}")
@@ -133,12 +139,12 @@ def _steps(spec: ReportSpec, scene: Scene, entry: str, seed: int) -> Iterator[tu
     yield folder / "logs" / "score.log", folder / "scores.parquet"
 
 
-def _reason(steps: Iterator[tuple[Path, Path]], run: Path) -> tuple[str, str]:
-    """Why a job is not done, and the log that says so: the first step that began and left no product."""
+def _failed(steps: Iterator[tuple[Path, Path]], since: float, run: Path) -> tuple[str, str] | None:
+    """Error and log of the first step that began, since some time, and left no product; None if there is none."""
     for log, product in steps:
-        if failed := _failure(log, product):
+        if (failed := _failure(log, product)) and log.stat().st_mtime > since:
             return failed, _within(log, run)
-    return "it was not begun: the run ended before, or what it waits for failed", ""
+    return None
 
 
 def _failure(log: Path, product: Path) -> str | None:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import json
+import os
 import re
 import shutil
 from html.parser import HTMLParser
@@ -191,7 +192,7 @@ def test_values_of_the_viewers_cannot_end_their_script() -> None:
     viewers[0]["said"] = {"where": "", "range": "", "uncertainty": ""}
     one = {"id": "s", "dataset": "d", "noise": "n", "figures": [], "volume": [], "channels_and_noise": None}
     one |= {"recommended": "", "why": "", "warnings": [], "denoised": []}
-    content = dict.fromkeys(("missing", "run_figures", "origins", "made_by", "commits", "commands"), ())
+    content = dict.fromkeys(("missing", "unfinished", "run_figures", "origins", "made_by", "commits", "commands"), ())
     text = page(content | {"run": "r", "summary": "", "table": None, "code": "", "scenes": [one], "viewers": viewers})
     assert json.loads(Parsed(text).data["s-data"])["title"] == "</script><b>"
 
@@ -255,6 +256,18 @@ def test_a_group_s_training_and_a_download_are_looked_for_where_they_are(run: Pa
     assert found["a/measured, seed 0: hqssl"] == "of train.log"
     assert found["b/measured, seed 0: gaussian, hqssl"] == "of b.tif.log"
     assert found["a/measured, seed 0: gaussian"].startswith("it was not begun")
+
+
+def test_what_failed_since_an_earlier_run_is_missing_too(run: Path) -> None:
+    log = run / "cells/measured/hqssl/seed-0/logs/train.log"
+    log.parent.mkdir()
+    log.write_text("ssdenoise: the loss is no number\n")  # and no model.json beside it
+    report(spec_of("cells"), run, run / "report.html")
+    assert "the loss is no number cells/measured, seed 0: hqssl" in read(run / "report.html").words
+    os.utime(log, (1, 1))  # of before the scores that there are
+    report(spec_of("cells"), run, run / "report.html", unfinished=True)
+    assert "what is shown may be of an earlier one" in read(run / "report.html").words
+    assert (run / "report.html").stat().st_mtime == 0
 
 
 def test_rows_of_an_earlier_run_whose_volumes_are_gone_are_not_shown(run: Path) -> None:

@@ -319,7 +319,7 @@ def report_what_there_is():
     """The report of a run that failed: what is done, and why the rest is not."""
     files = ["--run", f"results/{RUN}", "--output", f"results/{RUN}/report.html"]
     command = [sys.executable, "-m", "ssdenoise", "report", "--spec", report_spec()]
-    if subprocess.run([*command, *files]).returncode == 0:
+    if subprocess.run([*command, *files, "--unfinished"]).returncode == 0:
         print(f"what there is, and why the rest is not: {files[-1]}", file=sys.stderr)
 
 
