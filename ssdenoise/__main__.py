@@ -273,6 +273,28 @@ def probe(
 
 
 @stage()
+def choose(
+    spec: Annotated[str, typer.Option(help=SPEC + 'At least: {"entry": "best"}')],
+    output: Annotated[Path, typer.Option(help="Folder to write the model and the choice to.", callback=_no_file)],
+    candidates: Annotated[
+        list[str],
+        typer.Argument(help="ENTRY=FOLDER=PROBE of each candidate: folder of its model, file that `probe` wrote."),
+    ],
+) -> None:
+    """Choose the model with the least error, as it is told without a reference."""
+    from ssdenoise.choose import choose
+    from ssdenoise.config.specs import ChooseSpec, parse_spec
+
+    named = {}
+    for candidate in candidates:
+        parts = candidate.split("=")
+        if len(parts) != 3:
+            raise typer.BadParameter(f"{candidate!r} is not ENTRY=FOLDER=PROBE")
+        named[parts[0]] = Path(parts[1]), Path(parts[2])
+    choose(parse_spec(ChooseSpec, spec), named, output)
+
+
+@stage()
 def compare(
     spec: Annotated[str, typer.Option(help=SPEC + 'At least: {"run": "demo", "average": "error"}')],
     output: Annotated[Path, typer.Option(help="Folder to write comparison.csv and so on to.", callback=_no_file)],

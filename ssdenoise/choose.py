@@ -56,7 +56,7 @@ def choose(spec: ChooseSpec, candidates: Mapping[str, tuple[Path, Path]], output
     candidates : mapping
         Method entry, and folder of its model and Parquet file of `probe`.
     output : Path
-        Folder for `model.safetensors`, `model.json` and `choice.json`.
+        Folder for `model.safetensors`, `model.json`, `choice.json` and `probe.parquet`, the chosen one's.
 
     Returns
     -------
@@ -86,6 +86,7 @@ def choose(spec: ChooseSpec, candidates: Mapping[str, tuple[Path, Path]], output
     output.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(folder / "model.safetensors", output / "model.safetensors")
     write_json(output / "model.json", model | {"provenance": provenance, "chosen": chosen.entry})
+    probes[chosen.entry].assign(method=spec.entry).to_parquet(output / "probe.parquet", index=False)
     choice = {
         "chosen": chosen.entry,
         "criterion": spec.criterion,

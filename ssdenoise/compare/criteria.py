@@ -59,7 +59,7 @@ def trust(table: pd.DataFrame) -> pd.DataFrame:
         and seed; in how many cells its favourite is the best method or within `CLOSE` dB of it; the number of cells;
         and what it assumes. Empty without such datasets.
     """
-    known = table[table["psnr"].notna() & (table["method"] != "noisy")]
+    known = table[table["psnr"].notna() & (table["method"] != "noisy") & table["chosen"].isna()]
     cells = [
         (rows, pd.concat([rows, table[(table["method"] == "noisy") & (table["dataset"] == d) & (table["noise"] == n)]]))
         for (d, n, _), rows in known.groupby(["dataset", "noise", "seed"], sort=False)

@@ -55,6 +55,7 @@ RISK = (
     "Risk: PSNR by an unbiased estimate of the squared error on a sample, given the calibrated noise (SURE, PURE and "
     "their union); it needs no reference. "
 )
+CHOSEN = "In brackets: the method that was chosen for the dataset without a reference. "
 CALIBRATION = "z: root mean square of the error over the stated standard deviation, best is 1. "
 SEEDS = "Means over {seeds} seeds; seeds' s.d.: standard deviation of their PSNR. "
 WITHOUT_TRUTH = "No dataset has a clean volume or a reference, hence no PSNR and no SSIM. "
@@ -85,7 +86,8 @@ def printed(table: pd.DataFrame) -> pd.DataFrame:
         np.nan if pd.isna(d) else f"{d:+.2f}{'' if pd.isna(p) else '*' if p < SIGNIFICANT else ' '}".rstrip()
         for d, p in zip(table["psnr_difference"], table["p_value"], strict=True)
     ]
-    shown = table.assign(psnr_interval=interval, difference=difference)
+    methods = [m if pd.isna(c) else f"{m} ({c})" for m, c in zip(table["method"], table["chosen"], strict=True)]
+    shown = table.assign(psnr_interval=interval, difference=difference, method=methods)
     columns = {}
     for name, (head, form) in PRINTED.items():
         if name in shown and not shown[name].isna().all():
@@ -139,6 +141,7 @@ def caption(spec: CompareSpec, table: pd.DataFrame, summary: pd.DataFrame, block
         parts.append(SEEDS.format(seeds=int(summary["seeds"].max())))
     parts += [UPSNR] if table["upsnr"].notna().any() else []
     parts += [RISK] if table["risk_psnr"].notna().any() else []
+    parts += [CHOSEN] if table["chosen"].notna().any() else []
     parts += [CALIBRATION] if table["z_rms"].notna().any() else []
     sources = [f"{one.dataset}, {one.noise}, {one.method}: {one.source}" for one in spec.published]
     return "".join(parts) + RESIDUALS + (f" Published figures: {'; '.join(sources)}." if sources else "")

@@ -147,6 +147,7 @@ def seed_row(cell: Cell, method: object, seed: object, part: pd.DataFrame) -> di
     head = cell.names() | {"method": method, "seed": seed, "planes": len(pictures), "data_range": cell.data_range}
     row: dict[str, object] = head | {"reference_fit": part["reference_fit"].iloc[0]} | scored(cell, pictures)
     row |= _residuals(part, noisy=method == "noisy") | _frequencies(part)
+    row["chosen"] = part["chosen"].iloc[0] if "chosen" in part else None
     return row | {name: part[name].iloc[0] if name in part else np.nan for name in COSTS}
 
 
@@ -200,10 +201,20 @@ def summary_rows(cell: Cell, baseline: str | None) -> list[dict[str, object]]:
         | scored(cell, pictures)
         for name, pictures in methods.items()
     }
+    untested: dict[str, object] = {
+        "baseline": None,
+        "psnr_difference": np.nan,
+        "p_value": np.nan,
+        "effect_size": np.nan,
+        "best": False,
+    }
     for name, row in rows.items():
-        row["psnr_seed_std"] = spread[name][1]
-    _ranked(rows)
-    _tested(cell, rows, methods, baseline)
+        row |= untested | {"psnr_seed_std": spread[name][1], "rank": np.nan}
+    # an automatic choice is one of the others again
+    chosen = {m for m, part in cell.planes.groupby("method") if "chosen" in part and part["chosen"].notna().any()}
+    own = {name: row for name, row in rows.items() if name not in chosen}
+    _ranked(own)
+    _tested(cell, own, methods, baseline)
     return list(rows.values())
 
 
@@ -219,12 +230,10 @@ def _tested(
 ) -> None:
     """Paired comparison of each method with the baseline or, without one, the best; and whether the best stands out."""
     units = {
-        name: run_means(psnr(one["mean_squared_error"].to_numpy(), cell.data_range), cell.runs.block)
-        for name, one in pictures.items()
+        name: run_means(psnr(pictures[name]["mean_squared_error"].to_numpy(), cell.data_range), cell.runs.block)
+        for name in rows
     }
     best = next((name for name, row in rows.items() if row["rank"] == 1), None)
-    for row in rows.values():
-        row |= {"baseline": None, "psnr_difference": np.nan, "p_value": np.nan, "effect_size": np.nan, "best": False}
     if best is None:
         return
     against_best = _against(units, best)

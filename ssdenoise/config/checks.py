@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ssdenoise.config.models import MEASURED, Dataset
+from ssdenoise.config.models import MEASURED, Auto, Dataset
 from ssdenoise.errors import ConfigError, FormatError, MissingInputError
 from ssdenoise.model import read_description
 from ssdenoise.provenance import listed
@@ -19,6 +19,11 @@ def check_datasets(project: Project) -> None:
     baseline = project.config.scoring.baseline
     if baseline is not None and baseline not in project.config.methods:
         raise ConfigError(f"config: scoring.baseline is {baseline!r}; the config has {listed(project.config.methods)}")
+    for name, method in project.config.methods.items():
+        for one in method.among if isinstance(method, Auto) else ():
+            if isinstance(project.config.methods.get(one, method), Auto):
+                known = listed(k for k, v in project.config.methods.items() if not isinstance(v, Auto))
+                raise ConfigError(f"config: methods.{name}: among: found {one!r}; it chooses among {known or 'none'}")
     for row in project.datasets.values():
         _check_dataset(project, row)
     for name in project.trained():
@@ -62,6 +67,12 @@ def _check_dataset(project: Project, row: Dataset) -> None:
 def _check_method(project: Project, row: Dataset, name: str, where: str) -> None:
     """Refuse a method entry that lacks what it needs, or has an option that the dataset leaves without effect."""
     method, others = project.config.methods[name], "list other entries in its `methods` column"
+    if isinstance(method, Auto):
+        if row.model is not None:
+            raise ConfigError(f"{where} takes its models from {row.model!r}, and has none for {name!r}; {others}")
+        for one in method.among:
+            _check_method(project, row, one, where)
+        return
     if method.target == "clean" and row.clean is None and row.model is None:
         raise ConfigError(f"{where} has no clean volume, which {name!r} needs; {others}")
     if method.target == "pair" and not row.has_pair and row.model is None:

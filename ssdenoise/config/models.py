@@ -7,11 +7,12 @@ import json
 from functools import reduce
 from operator import or_
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
 from ssdenoise.config.specs import (
+    Criterion,
     DenoisedDtype,
     Download,
     Name,
@@ -29,10 +30,26 @@ from ssdenoise.methods import METHODS, Method
 from ssdenoise.noise import Noise
 from ssdenoise.provenance import listed
 
+
+class Auto(Method):
+    """Not a method: the best of other entries, chosen for each dataset and noise level without a reference."""
+
+    trainable: ClassVar[bool] = True  # as some of the others may be
+
+    name: Literal["auto"]
+    among: tuple[Name, ...] = Field(min_length=1, description="Method entries to choose from; all of them are trained.")
+    criterion: Criterion = Field(
+        "risk",
+        description="What they are chosen by: `risk`, an unbiased estimate of the squared error, which trusts the "
+        "calibrated noise; `blind_error`, the error at hidden voxels; `thinned_error`, of photon counts, the error "
+        "against some of them that are held back.",
+    )
+
+
 if TYPE_CHECKING:
     AnyMethod = Method
 else:
-    AnyMethod = Annotated[reduce(or_, METHODS.values()), Field(discriminator="name")]
+    AnyMethod = Annotated[reduce(or_, [*METHODS.values(), Auto]), Field(discriminator="name")]
 
 T = TypeVar("T")
 

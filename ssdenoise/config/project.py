@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ssdenoise.config.checks import check_datasets
-from ssdenoise.config.models import MEASURED, Config, Dataset, TrainSpec, read_sheet
+from ssdenoise.config.models import MEASURED, Auto, Config, Dataset, TrainSpec, read_sheet
 from ssdenoise.config.specs import (
     CalibrateSpec,
+    ChooseSpec,
     CompareSpec,
     DenoiseSpec,
     Expected,
@@ -22,7 +23,7 @@ from ssdenoise.config.specs import (
     validated,
 )
 from ssdenoise.errors import ConfigError
-from ssdenoise.provenance import code_hash, companions, zarr_metadata
+from ssdenoise.provenance import code_hash, companions, digest, zarr_metadata
 from ssdenoise.remote import is_remote
 
 
@@ -60,6 +61,8 @@ class Project:
     def model_folder(self, dataset: str, noise: str, method: str, seed: int) -> str:
         """Folder of the model that denoises a dataset."""
         row = self.datasets[dataset]
+        if isinstance(self.config.methods[method], Auto):  # each dataset has its own choice
+            return f"results/{self.config.run}/{dataset}/{noise}/{method}/seed-{seed}"
         if row.model and "/" in row.model:
             try:
                 return str(Path(row.model.format(noise=noise, method=method, seed=seed)))
@@ -113,6 +116,20 @@ class Project:
         rows = [row.dataset for row in self.datasets.values() if not row.train_only]
         return [(dataset, noise) for dataset in rows for noise in self.noise_of(dataset)]
 
+    def candidates(self, dataset: str, noise: str, method: str, seed: int) -> list[tuple[str, str, str]]:
+        """Method entry, model folder and probe of each model that an `auto` entry chooses from."""
+        auto = self.config.methods[method]
+        assert isinstance(auto, Auto)
+        seeds = {one: seed if self.config.methods[one].trainable else self.config.seeds[0] for one in auto.among}
+        return [
+            (
+                one,
+                self.model_folder(dataset, noise, one, seeds[one]),
+                f"results/{self.config.run}/{dataset}/{noise}/{one}/seed-{seeds[one]}/probe.parquet",
+            )
+            for one in auto.among
+        ]
+
     def jobs(self) -> list[tuple[str, str, str, int]]:
         """Dataset, noise level, method entry and seed of each score; methods that draw no lots run for one seed."""
         return [job for row in self.datasets.values() if not row.train_only for job in self.jobs_of(row)]
@@ -160,10 +177,12 @@ class Project:
             method=self.config.methods[method],
         )
 
-    def denoise(self, dataset: str) -> DenoiseSpec:
+    def denoise(self, dataset: str, method: str) -> DenoiseSpec:
         """Options for inference on a dataset."""
         row = self.datasets[dataset]
-        return DenoiseSpec(denoised_dtype=row.denoised_dtype, empty_below=row.empty_below)
+        # which method is chosen is not known before, nor whether it states an uncertainty
+        uncertainty = not isinstance(self.config.methods[method], Auto)
+        return DenoiseSpec(denoised_dtype=row.denoised_dtype, empty_below=row.empty_below, uncertainty=uncertainty)
 
     def score(self, dataset: str, noise: str, method: str, seed: int) -> ScoreSpec:
         """Options for the scores of one denoised volume."""
@@ -184,6 +203,12 @@ class Project:
     def probe(self, dataset: str, noise: str, method: str, seed: int) -> ProbeSpec:
         """Options for the scores of one model without a reference."""
         return ProbeSpec(dataset=dataset, noise=noise, method=method, seed=seed)
+
+    def choose(self, method: str) -> ChooseSpec:
+        """Options for a choice among models."""
+        auto = self.config.methods[method]
+        assert isinstance(auto, Auto)
+        return ChooseSpec(entry=method, criterion=auto.criterion)
 
     def compare(self) -> CompareSpec:
         """Options for the tables."""
@@ -229,7 +254,10 @@ class Project:
 
     def code(self, stage: str, entry: str | None = None) -> str:
         """Hash of the code that a stage runs, for a method entry where there is one."""
-        key = stage, self.config.methods[entry].name if entry else None
+        method = self.config.methods[entry] if entry else None
+        if isinstance(method, Auto):
+            return digest(*(self.code(stage, one) for one in method.among))
+        key = stage, method.name if method else None
         if key not in self._codes:  # the rules ask once for each job, and ten thousand jobs run the same few
             self._codes[key] = code_hash(*key)
         return self._codes[key]

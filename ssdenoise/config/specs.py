@@ -126,6 +126,7 @@ class DenoiseSpec(Strict):
 
     denoised_dtype: DenoisedDtype = "same"
     empty_below: float | None = None
+    uncertainty: bool = True
 
 
 class ScoreSpec(Strict):
@@ -150,6 +151,17 @@ class ProbeSpec(Strict):
     noise: str
     method: str
     seed: int
+
+
+#: A score without a reference that `choose` goes by.
+Criterion = Literal["risk", "blind_error", "thinned_error"]
+
+
+class ChooseSpec(Strict):
+    """Options of `choose`."""
+
+    entry: str
+    criterion: Criterion = "risk"
 
 
 class CompareSpec(Strict):

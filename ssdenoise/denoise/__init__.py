@@ -163,7 +163,7 @@ def _layouts(spec: DenoiseSpec, volume: Volume, model: Model) -> dict[str, Layou
     """Layout of each product that the method has."""
     layout = volume.layout
     dtypes = {DENOISED: layout.dtype if spec.denoised_dtype == "same" else spec.denoised_dtype}
-    if model.method.probabilistic:
+    if model.method.probabilistic and spec.uncertainty:
         dtypes[UNCERTAINTY] = "float32"
     return {product: replace(layout, dtype=dtype) for product, dtype in dtypes.items()}
 

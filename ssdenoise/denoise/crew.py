@@ -108,7 +108,7 @@ class Worker:
             # nothing was estimated there: the voxel itself, and no spread of an estimate
             means[0] = np.where(empty, noisy[0][core], means[0])
             means[1:] = [np.where(empty, np.float32(0), std) for std in means[1:]]
-        for writer, values in zip(self.writers.values(), means, strict=True):
+        for writer, values in zip(self.writers.values(), means, strict=False):  # an uncertainty that is not kept
             self._write(writer, one, values, empty, seconds)
 
     def _estimated(

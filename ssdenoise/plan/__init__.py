@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from ssdenoise.config.models import Auto
 from ssdenoise.config.project import Project
 from ssdenoise.denoise import PROCESS_MB, piece_voxels, tile_bytes, tiles_of
 from ssdenoise.device import Device
@@ -85,6 +86,8 @@ class Estimate:
 
     def _denoise(self, job: PlannedJob) -> Needs:
         name, method = job.wildcards["dataset"], self.project.config.methods[job.wildcards["entry"]]
+        if isinstance(method, Auto):  # which it will be is not known
+            method = self.project.config.methods[method.among[0]]
         if (layout := self.layouts[name]) is None:
             return Needs()
         ndim = self.project.datasets[name].ndim

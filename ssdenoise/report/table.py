@@ -111,7 +111,7 @@ def _is_up_to_date(run: Path, files: Sequence[Path]) -> bool:
 def _means(files: Sequence[Path]) -> pd.DataFrame:
     """PSNR and SSIM of each volume as the mean over its planes."""
     planes = pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
-    planes["psnr"] = psnr(planes["mean_squared_error"], planes["data_range"])  # type: ignore[arg-type]
+    planes["psnr"] = psnr(planes["mean_squared_error"], planes["data_range"])
     return planes.groupby(list(KEYS), sort=False)[["psnr", "ssim"]].mean().reset_index()
 
 

@@ -135,4 +135,5 @@ def _cost(denoised: Volume, model: Path) -> dict[str, Any]:
         "megavoxels_per_second": done["voxels"] / 1e6 / max(done["seconds"], 1e-3),
         "peak_memory_mb": max(training["peak_memory_mb"], done["peak_memory_mb"]),
         "clipped_share": done["clipped_voxels"] / done["voxels"],
+        "chosen": trained.get("chosen"),
     }

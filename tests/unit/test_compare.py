@@ -143,6 +143,15 @@ def test_what_was_probed_stands_beside(tmp_path: Path, errors: np.ndarray) -> No
     assert "risk/dB" in (tmp_path / "out" / "comparison.md").read_text()
 
 
+def test_an_automatic_choice_is_named_and_is_no_rival(tmp_path: Path, errors: np.ndarray) -> None:
+    parts = [rows_for(name, errors * f) for name, f in (("noisy", 9), ("a", 1), ("b", 1.1))]
+    parts.append(rows_for("auto", errors, chosen="a"))
+    found = compared(tmp_path, parts, spec_for())
+    assert found["best"].to_dict() == {"noisy": False, "a": True, "b": False, "auto": False}
+    assert found["rank"].to_dict() == pytest.approx({"noisy": np.nan, "a": 1, "b": 2, "auto": np.nan}, nan_ok=True)
+    assert "auto (a)" in (tmp_path / "out" / "comparison.md").read_text()
+
+
 def test_names_are_escaped(tmp_path: Path, errors: np.ndarray) -> None:
     compared(tmp_path, [rows_for(name, errors) for name in ("noisy", "a_b")], spec_for(run="x"))
     assert r"a\_b" in (tmp_path / "out" / "comparison.tex").read_text()
@@ -157,7 +166,7 @@ def test_a_criterion_is_trusted_as_far_as_it_ranks_methods() -> None:
         residual_ratio=[np.nan, 1.0, 0.9, 0.5],
         risk=np.nan,
     )
-    table = table.assign(blind_error=[np.nan, 9.0, 8.0, 7.0], thinned_error=np.nan)
+    table = table.assign(chosen=None, blind_error=[np.nan, 9.0, 8.0, 7.0], thinned_error=np.nan)
     for axis in "yx":
         table[f"residual_correlation_{axis}"] = [0.1, 0.1, 0.2, 0.3]
     found = trust(table).set_index("criterion")

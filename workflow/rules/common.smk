@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 from snakemake.io import report as reported
 
-from ssdenoise.config.models import MEASURED
+from ssdenoise.config.models import MEASURED, Auto
 from ssdenoise.config.project import Project
 from ssdenoise.config.specs import dump
 from ssdenoise.errors import SsdenoiseError
@@ -39,6 +39,11 @@ UNCERTAIN = [
     if row.situation != "archive" and row.reference_fit == "none"
     if any(PROJECT.config.methods[m].probabilistic for m in PROJECT.methods_of(name))
 ]
+
+
+#: Method entries that are chosen among others, and those that are fitted or trained.
+CHOSEN = [k for k, v in PROJECT.config.methods.items() if isinstance(v, Auto)]
+FITTED = [k for k in PROJECT.config.methods if k not in CHOSEN]
 
 
 def one_of(names):
@@ -114,6 +119,29 @@ def train_spec(wildcards):
     )
 
 
+def choose_spec(wildcards):
+    return dump(PROJECT.choose(wildcards.entry))
+
+
+def candidates(wildcards):
+    """Method entry, model folder and probe of each model that is chosen from."""
+    return PROJECT.candidates(
+        wildcards.dataset, wildcards.noise, wildcards.entry, int(wildcards.seed)
+    )
+
+
+def candidate_files(wildcards):
+    return [
+        file
+        for _, model, probe in candidates(wildcards)
+        for file in (f"{model}/model.safetensors", f"{model}/model.json", probe)
+    ]
+
+
+def candidate_names(wildcards):
+    return ["=".join(one) for one in candidates(wildcards)]
+
+
 def score_spec(wildcards):
     return dump(
         PROJECT.score(
@@ -134,7 +162,7 @@ def probe_spec(wildcards):
 
 
 def denoise_spec(wildcards):
-    return dump(PROJECT.denoise(wildcards.dataset))
+    return dump(PROJECT.denoise(wildcards.dataset, wildcards.entry))
 
 
 def members(product):

@@ -71,6 +71,8 @@ rule probe:
         f"{MODEL}/logs/probe.log",
     benchmark:
         f"{MODEL}/logs/probe.tsv"
+    wildcard_constraints:
+        entry=one_of(FITTED),
     conda:
         "../envs/ssdenoise.yaml"
     threads: 1

@@ -11,6 +11,8 @@ rule train:
         f"{TRAINED}/logs/train.log",
     benchmark:
         f"{TRAINED}/logs/train.tsv"
+    wildcard_constraints:
+        entry=one_of(FITTED),
     conda:
         "../envs/ssdenoise.yaml"
     threads: 1
@@ -29,3 +31,31 @@ rule train:
         "python -m ssdenoise train --spec {params.spec:q} {params.noisy} {params.target}"
         " {params.calibration} --output {params.folder}"
         " --gpu {resources.gpu} --threads {threads} 2> {log}"
+
+
+rule choose:
+    input:
+        candidate_files,
+    output:
+        f"{MODEL}/model.safetensors",
+        f"{MODEL}/model.json",
+        f"{MODEL}/choice.json",
+        f"{MODEL}/probe.parquet",
+    log:
+        f"{MODEL}/logs/choose.log",
+    benchmark:
+        f"{MODEL}/logs/choose.tsv"
+    wildcard_constraints:
+        entry=one_of(CHOSEN),
+    conda:
+        "../envs/ssdenoise.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    params:
+        spec=choose_spec,
+        code=lambda _: PROJECT.code("choose"),
+        candidates=candidate_names,
+        folder=parent,
+    shell:
+        "python -m ssdenoise choose --spec {params.spec:q} --output {params.folder} {params.candidates:q} 2> {log}"
