@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -29,11 +30,17 @@ TABLES = ("compare", "figures", "figures_uncertain", "report", "all")
 def test_every_product_is_there_and_valid(finished: Workflow) -> None:
     run = finished.folder / "results" / "tiny"
     table = pd.read_csv(run / "comparison.csv").set_index(["dataset", "method"])
-    assert len(table) == 5 + 2 + 2
+    assert len(table) == 5 + 2 + 3
     for method in ("gaussian", "n2n", "n2v", "hqssl"):
         assert table.loc[("bench", method), "psnr"] > table.loc[("bench", "noisy"), "psnr"] + 2
     assert table.loc["archive"]["psnr"].isna().all()
     assert 0.5 < table.loc[("archive", "n2n"), "residual_ratio"] < 2
+    choice = json.loads((run / "archive" / "measured" / "best" / "seed-0" / "choice.json").read_text())
+    assert table.loc[("archive", "best"), "chosen"] == choice["chosen"]
+    assert {one["entry"] for one in choice["candidates"]} == {"gaussian", "n2n"}
+    chosen = Volume(run / "archive" / "measured" / "best" / "seed-0" / "denoised.ome.zarr")
+    if choice["chosen"] == "n2n":
+        assert chosen.digest == Volume(run / "archive" / "measured" / "n2n" / "seed-0" / "denoised.ome.zarr").digest
     store = run / "archive" / "measured" / "n2n" / "seed-0" / "denoised.ome.zarr"
     validate_zarr_store(str(store))
     assert Volume(store).array.dtype == np.uint16
