@@ -10,6 +10,7 @@ import pandas as pd
 import zarr
 
 from ssdenoise.compare.criteria import trust
+from ssdenoise.compare.figure import draw
 from ssdenoise.compare.printing import TRUST, caption, html, latex, markdown, printed
 from ssdenoise.compare.rows import Cell, probed, seed_row, summarised
 from ssdenoise.config.specs import CompareSpec
@@ -27,6 +28,8 @@ def compare(spec: CompareSpec, scores: Sequence[Path], output: Path, *, probes: 
     - `summary.csv`, `.parquet`: one row per dataset, noise level and method entry, over all seeds, with the paired
       comparison with the baseline; for people as `comparison.md`, `.tex` and `.html`.
     - `criteria.csv`: how well scores without a reference rank the methods, where the truth is known.
+    - `levels`, `cost`, `ranks`, each `.png` and `.pdf`: scores against the level of the noise and against what they
+      cost, and the critical-difference diagram.
     - `scores.parquet`: one row per plane. `comparison.json`: provenance.
 
     Parameters
@@ -67,6 +70,7 @@ def compare(spec: CompareSpec, scores: Sequence[Path], output: Path, *, probes: 
         rows.to_parquet(output / f"{name}.parquet", index=False)
     with zarr.config.set({"codec_pipeline.path": "zarr.core.codec_pipeline.BatchedCodecPipeline"}):  # for its texts
         to_xarray(table).to_zarr(output / "comparison.zarr", mode="w", zarr_format=3, consolidated=False)
+    draw(summary, output)
     _print(spec, table, summary, {cell.dataset: cell.runs.block * (cell.runs.planes > 1) for cell in cells}, output)
     files = {str(path): file_digest(path) for path in (*scores, *probes)}
     provenance = record(

@@ -71,13 +71,13 @@ def trust(table: pd.DataFrame) -> pd.DataFrame:
         for rows, with_noisy in cells:
             values = criterion.value(with_noisy)[: len(rows)].to_numpy(float)
             if np.isfinite(values).all():
-                taus.append(float(stats.kendalltau(values, rows["psnr"]).statistic))
+                taus.append(float(stats.kendalltau(values, rows["psnr"]).statistic))  # NaN, if all are equal
                 close.append(rows["psnr"].max() - rows["psnr"].iloc[int(np.argmax(values))] <= CLOSE)
         if taus:
             found.append(
                 {
                     "criterion": name,
-                    "kendall_tau": float(np.mean(taus)),
+                    "kendall_tau": float(np.nanmean(taus)) if np.isfinite(taus).any() else np.nan,
                     "right": int(sum(close)),
                     "cells": len(taus),
                     "assumes": criterion.assumes,

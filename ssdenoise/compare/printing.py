@@ -47,8 +47,8 @@ INTERVALS = (
 )
 TESTS = (
     "To baseline: mean difference of the planes' PSNR to {baseline}; * where it is significant at 5 % (Wilcoxon "
-    "signed-rank test over runs of planes, Holm-corrected within dataset and noise level), - where there are less than "
-    "six runs. Bold: the best, where it differs from every other method significantly. "
+    "signed-rank test over runs of planes as long as the differences are correlated, Holm-corrected within dataset and "
+    "noise level; at least six runs). Bold: the best, where it differs from every other method significantly. "
 )
 UPSNR = "uPSNR: PSNR against another noisy realization, less that one's own noise; it needs no reference. "
 RISK = (

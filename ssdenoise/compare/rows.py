@@ -49,6 +49,9 @@ class Cell:
         Rows of all methods and seeds.
     average : {"error", "psnr"}
     runs : Runs
+    fixed : bool
+        Whether the length of runs was given; if not, that of a paired test follows from the differences, which are
+        less correlated than the planes are.
     """
 
     dataset: str
@@ -57,6 +60,7 @@ class Cell:
     planes: pd.DataFrame
     average: str
     runs: Runs
+    fixed: bool = False
 
     @classmethod
     def of(cls, planes: pd.DataFrame, average: str, block: int | str) -> Cell:
@@ -72,7 +76,7 @@ class Cell:
         else:
             # of few planes, runs that long would all be the whole volume
             runs = Runs(n, min(int(block), max(1, n // 4)))
-        return cls(first["dataset"], first["situation"], first["noise"], planes, average, runs)
+        return cls(first["dataset"], first["situation"], first["noise"], planes, average, runs, block != "auto")
 
     @property
     def data_range(self) -> float:
@@ -229,26 +233,29 @@ def _tested(
     cell: Cell, rows: Mapping[str, dict[str, object]], pictures: Mapping[str, pd.DataFrame], baseline: str | None
 ) -> None:
     """Paired comparison of each method with the baseline or, without one, the best; and whether the best stands out."""
-    units = {
-        name: run_means(psnr(pictures[name]["mean_squared_error"].to_numpy(), cell.data_range), cell.runs.block)
-        for name in rows
-    }
+    levels = {name: psnr(pictures[name]["mean_squared_error"], cell.data_range) for name in rows}
     best = next((name for name, row in rows.items() if row["rank"] == 1), None)
     if best is None:
         return
-    against_best = _against(units, best)
+    against_best = _against(cell, levels, best)
     others = [p for name, (p, _) in against_best.items() if name != "noisy"]
     rows[best]["best"] = bool(others) and all(p < SIGNIFICANT for p in others)
-    against = baseline if baseline in units else best
-    for name, (p, effect) in (against_best if against == best else _against(units, against)).items():
-        difference = float(np.mean(units[name]) - np.mean(units[against]))
+    against = baseline if baseline in levels else best
+    for name, (p, effect) in (against_best if against == best else _against(cell, levels, against)).items():
+        difference = float(np.mean(levels[name]) - np.mean(levels[against]))
         rows[name] |= {"baseline": against, "psnr_difference": difference, "p_value": p, "effect_size": effect}
 
 
-def _against(units: Mapping[str, Values], one: str) -> dict[str, tuple[float, float]]:
+def _against(cell: Cell, levels: Mapping[str, Values], one: str) -> dict[str, tuple[float, float]]:
     """P value, corrected for the number of methods, and effect size of each other method against one."""
-    names = [name for name in units if name != one]
-    found = [paired(units[name], units[one]) for name in names]
+
+    def tested(name: str) -> tuple[float, float]:
+        # half of what an interval takes: of few planes it would leave too few runs to test
+        block = cell.runs.block if cell.fixed else -(-Runs.of(levels[name] - levels[one]).block // 2)
+        return paired(run_means(levels[name], block), run_means(levels[one], block))
+
+    names = [name for name in levels if name != one]
+    found = [tested(name) for name in names]
     corrected = holm([p for p, _ in found])
     return {name: (float(p), effect) for name, p, (_, effect) in zip(names, corrected, found, strict=True)}
 

@@ -31,6 +31,7 @@ from tests.benchmarks.ingestion import ingestion
 from tests.benchmarks.measure import THREADS, Peer, flops, peak_convolution, timed
 from tests.benchmarks.memory import memory
 from tests.benchmarks.prediction import blind_spot, prediction, scaling, training
+from tests.benchmarks.scores import estimators, scores
 from tests.conftest import NOISE, make_store, scene
 
 
@@ -111,6 +112,8 @@ def tables(folder: Path) -> Iterator[tuple[str, Callable[[], pd.DataFrame]]]:
     yield "storage", lambda: storage(place("storage"))
     yield "blind-spot", lambda: blind_spot(rounds=3)
     yield "scaling", lambda: scaling(place("scaling"), rounds=3)
+    yield "scores", lambda: scores(place("scores"), rounds=3)
+    yield "estimators", estimators
     yield "memory", lambda: memory(place("memory"))
     if environment := os.environ.get("PEER"):
         python = Path(environment).absolute() / "bin" / "python"

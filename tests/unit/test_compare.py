@@ -12,6 +12,7 @@ import xarray as xr
 
 from ssdenoise.compare import compare
 from ssdenoise.compare.criteria import trust
+from ssdenoise.compare.figure import _groups
 from ssdenoise.config.specs import CompareSpec
 from ssdenoise.metrics import critical_difference, holm, paired, resolution
 
@@ -198,3 +199,27 @@ def test_resolution_is_where_the_correlation_falls_under_the_threshold() -> None
     assert resolution(correlation) == pytest.approx(4.0, rel=0.03)
     assert resolution(np.ones(64)) == 2
     assert np.isnan(resolution(np.zeros(64)))
+
+
+def test_figures_of_the_run_are_drawn_or_say_why_not(tmp_path: Path, errors: np.ndarray) -> None:
+    def of(noise: str, strength: float) -> list[pd.DataFrame]:
+        costs = {"train_seconds": 3.0, "denoise_seconds": 1.0}
+        return [rows_for("noisy", errors * 9 * strength, noise=noise)] + [
+            rows_for(name, errors * f * strength, noise=noise, **costs) for name, f in (("a", 1), ("b", 1.1), ("c", 2))
+        ]
+
+    sizes = {}
+    for case, parts in (("one", of("low", 1)), ("two", of("low", 1) + of("high", 4))):
+        (tmp_path / case).mkdir()
+        compared(tmp_path / case, parts, spec_for())
+        out = tmp_path / case / "out"
+        sizes[case] = {name: (out / f"{name}.png").stat().st_size for name in ("levels", "cost", "ranks")}
+        assert all((out / f"{name}.pdf").read_bytes().startswith(b"%PDF") for name in sizes[case])
+    assert sizes["two"]["ranks"] > 1.2 * sizes["one"]["ranks"]  # which says that one cell is too few
+    assert min(sizes["two"].values()) > 8000
+
+
+def test_bars_join_what_may_be_equal() -> None:
+    assert _groups([1.0, 1.5, 2.4, 4.0], 1.0) == [(0, 1), (1, 2)]
+    assert _groups([1.0, 1.1, 1.2], 1.0) == [(0, 2)]
+    assert _groups([1.0, 3.0], 1.0) == []

@@ -41,6 +41,9 @@ UNCERTAIN = [
 ]
 
 
+#: Figures of the whole run.
+OF_THE_RUN = ("levels", "cost", "ranks")
+
 #: Method entries that are chosen among others, and those that are fitted or trained.
 CHOSEN = [k for k, v in PROJECT.config.methods.items() if isinstance(v, Auto)]
 FITTED = [k for k in PROJECT.config.methods if k not in CHOSEN]
@@ -364,8 +367,10 @@ def option(name):
 
 #: Figures that the report shows: their paths in the run's folder, and their captions.
 REPORTED = {
-    f"{{dataset}}/{{noise}}/{name}.png": Path(
-        workflow.source_path(f"../report/{name}.rst")
-    ).read_text()
-    for name in ("images", "profiles", "uncertainty", "training", "calibration")
+    path: Path(workflow.source_path(f"../report/{Path(path).stem}.rst")).read_text()
+    for path in [f"{name}.png" for name in OF_THE_RUN]
+    + [
+        f"{{dataset}}/{{noise}}/{name}.png"
+        for name in ("images", "profiles", "uncertainty", "training", "calibration")
+    ]
 }

@@ -104,6 +104,15 @@ rule compare:
             caption="../report/summary.rst",
             category="Comparison",
         ),
+        [
+            report(
+                f"results/{RUN}/{name}.png",
+                caption=f"../report/{name}.rst",
+                category="Comparison",
+            )
+            for name in OF_THE_RUN
+        ],
+        collect(f"results/{RUN}/{{name}}.pdf", name=OF_THE_RUN),
         multiext(f"results/{RUN}/comparison", ".md", ".tex", ".json", ".parquet"),
         multiext(f"results/{RUN}/summary", ".csv", ".parquet"),
         f"results/{RUN}/comparison.zarr/zarr.json",
