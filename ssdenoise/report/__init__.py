@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from ssdenoise.config.specs import ReportSpec
 from ssdenoise.errors import SsdenoiseError
 from ssdenoise.provenance import code_hash, read_json, write_text
@@ -106,7 +108,9 @@ def _figures(spec: ReportSpec, scenes: Sequence[Scene], run: Path) -> dict[str, 
             if path.is_file():
                 size = path.stat().st_size * 4 // 3
                 embedded, room = size <= room, room - (size if size <= room else 0)
-                found[title].append({"path": path, "name": path.stem, "caption": caption, "embedded": embedded})
+                figure = {"path": path, "name": path.stem, "caption": caption, "embedded": embedded}
+                with Image.open(path) as picture:
+                    found[title].append(figure | {"size": picture.size})
     return found
 
 

@@ -1,4 +1,4 @@
-"""Planes of a scene's volumes as 8-bit pictures at one display range, so many and so large as a page can hold."""
+"""Planes of a scene's volumes as 8-bit pictures, each at one display range, as many and as large as a page can hold."""
 
 from __future__ import annotations
 
@@ -100,19 +100,18 @@ def viewer(scene: Scene, budget: float, psnr: Mapping[str, str]) -> dict[str, An
     else:
         store = [*stores.values()][:2][-1]  # that of the first method entry, if there is any
         base = [_read(store, place, i) for i in _all(place)]
-    low, high = (float(value) for value in np.percentile(base, [DARK, BRIGHT]))
-    high = high if high > low else low + 1.0
+    ranges = [_range(plane) for plane in base]
     images = [
         {
             "name": name,
             "psnr": psnr.get(name, ""),
-            "planes": [_picture(_read(store, place, i), low, high) for i in _all(place)],
+            "planes": [_picture(_read(store, place, i), *ranges[i]) for i in _all(place)],
         }
         for name, store in stores.items()
     ]
     if truth:
         name = truth.name.partition(".")[0] + (", fitted to the noisy plane" if fitted else "")
-        images.append({"name": name, "psnr": "", "planes": [_picture(plane, low, high) for plane in base]})
+        images.append({"name": name, "psnr": "", "planes": [_picture(base[i], *ranges[i]) for i in _all(place)]})
     most = max((Volume(store).intensities()[place.c].quantile(BRIGHT / 100) for store in uncertain.values()), default=0)
     return {
         "title": scene.title,
@@ -127,7 +126,8 @@ def viewer(scene: Scene, budget: float, psnr: Mapping[str, str]) -> dict[str, An
             entry: [_picture(_read(store, place, i), 0.0, most or 1.0) for i in _all(place)]
             for entry, store in uncertain.items()
         },
-        "said": _said(volume, place, low, high, most),
+        "ranges": [f"{short(low)} to {short(high)}" for low, high in ranges],
+        "said": _said(volume, place, most),
     }
 
 
@@ -135,7 +135,13 @@ def _all(place: Place) -> range:
     return range(len(place.planes))
 
 
-def _said(volume: Volume, place: Place, low: float, high: float, most: float) -> dict[str, str]:
+def _range(plane: FloatImage) -> tuple[float, float]:
+    """Display range of all images of a plane: planes can differ much, as in depth or as light decays."""
+    low, high = (float(value) for value in np.percentile(plane, [DARK, BRIGHT]))
+    return low, high if high > low else low + 1.0
+
+
+def _said(volume: Volume, place: Place, most: float) -> dict[str, str]:
     """What is shown, in words."""
     t, c, z, height, width = volume.shape
     rows, columns = place.rows, place.columns
@@ -144,7 +150,7 @@ def _said(volume: Volume, place: Place, low: float, high: float, most: float) ->
     where += f"{columns.stop - 1} of {width}, at full resolution"
     where += f"; time point {place.t} of {t}" if t > 1 else ""
     where += f"; channel {place.c} of {c} ({volume.metadata.channels[place.c]})" if c > 1 else ""
-    return {"where": where, "range": f"{short(low)} to {short(high)}", "uncertainty": f"0 to {short(most)}"}
+    return {"where": where, "uncertainty": f"0 to {short(most)}"}
 
 
 def _read(store: Path, place: Place, index: int) -> FloatImage:

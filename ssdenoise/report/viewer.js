@@ -11,8 +11,8 @@ class Viewer {
     this.pointers = new Map();
     this.wire();
     this.lay();
+    this.tell();
     new ResizeObserver(() => this.draw()).observe(this.panesElement);
-    this.load();
   }
 
   find(selector) { return this.element.querySelector(selector); }
@@ -38,7 +38,7 @@ class Viewer {
     this.panesElement.replaceChildren();
     this.panesElement.classList.toggle("one", swipe);
     this.panes = shown.map((indices) => {
-      const figure = document.createElement("figure"), canvas = canvasOf(1, 1), caption = document.createElement("figcaption");
+      const figure = document.createElement("figure"), canvas = canvasOf(this.data.width, this.data.height), caption = document.createElement("figcaption");
       figure.className = "pane";
       canvas.setAttribute("role", "img");
       for (const index of indices) {
@@ -99,6 +99,7 @@ class Viewer {
     this.find("[data-divider]").value = Math.round(100 * view.divider);
     const plane = this.find("[data-plane]"), opacity = this.find("[data-opacity]");
     const z = `z = ${this.data.planes[view.plane]}`, percent = `${Math.round(100 * view.opacity)} %`;
+    this.find("[data-range]").textContent = this.data.ranges[view.plane];
     if (plane) { plane.value = view.plane; plane.setAttribute("aria-valuetext", z); plane.parentElement.querySelector("output").value = z; }
     if (opacity) { opacity.value = 100 * view.opacity; opacity.parentElement.querySelector("output").value = percent; }
     this.panesElement.classList.toggle("zoomed", view.zoom > 1);
@@ -208,11 +209,15 @@ class Viewer {
   }
 }
 
-// pictures are decoded when they come near the window
+// all take their place at once, but pictures are decoded when they come near the window
+const viewers = new Map();
 const near = new IntersectionObserver((entries) => {
   for (const entry of entries.filter((one) => one.isIntersecting)) {
     near.unobserve(entry.target);
-    new Viewer(entry.target).tell();
+    viewers.get(entry.target).load();
   }
 }, { rootMargin: "400px" });
-document.querySelectorAll(".viewer").forEach((element) => near.observe(element));
+document.querySelectorAll(".viewer").forEach((element) => {
+  viewers.set(element, new Viewer(element));
+  near.observe(element);
+});

@@ -146,11 +146,11 @@ def test_pictures_are_the_voxels_at_the_display_range_that_is_told(run: Path) ->
     assert [image["name"] for image in shown["images"]] == ["noisy", "gaussian", "hqssl", "reference"]
     assert shown["planes"] == [0, 1, 3, 4, 5]
     assert shown["planes"][shown["first"]] == 3
-    low, high = map(float, shown["said"]["range"].split(" to "))
     reference = scene((6, 70, 45)) / 20
     for index, z in enumerate(shown["planes"]):
         picture = Image.open(io.BytesIO(base64.b64decode(shown["images"][3]["planes"][index])))
         assert picture.mode == "L"
+        low, high = map(float, shown["ranges"][index].split(" to "))
         expected = np.clip((reference[z] - low) / (high - low), 0, 1) * 255
         np.testing.assert_allclose(np.asarray(picture), expected, atol=1.5)  # the range is told to four digits
     assert list(shown["uncertainty"]) == ["hqssl"]
@@ -189,7 +189,8 @@ def test_nothing_in_the_page_can_act_as_code_or_reach_out(run: Path) -> None:
 
 def test_values_of_the_viewers_cannot_end_their_script() -> None:
     viewers = [{"title": "</script><b>", "planes": [0], "first": 0, "images": [], "uncertainty": {}, "reference": None}]
-    viewers[0]["said"] = {"where": "", "range": "", "uncertainty": ""}
+    viewers[0]["said"] = {"where": "", "uncertainty": ""}
+    viewers[0]["ranges"] = [""]
     one = {"id": "s", "dataset": "d", "noise": "n", "figures": [], "volume": [], "channels_and_noise": None}
     one |= {"recommended": "", "why": "", "warnings": [], "denoised": []}
     content = dict.fromkeys(("missing", "unfinished", "run_figures", "origins", "made_by", "commits", "commands"), ())
@@ -302,7 +303,7 @@ def test_a_reference_in_other_units_is_shown_in_those_of_the_noisy_volume(tmp_pa
     for fit in ("none", "affine"):
         spec = ReportSpec(run="r", expected=(one.model_copy(update={"reference_fit": fit}),))
         report(spec, run, run / "report.html")
-        high = json.loads(read(run / "report.html").data["scene-0-data"])["said"]["range"].split(" to ")[1]
+        high = json.loads(read(run / "report.html").data["scene-0-data"])["ranges"][0].split(" to ")[1]
         assert (float(high) < 60) == (fit == "affine")
 
 
