@@ -51,7 +51,7 @@ def test_every_product_is_there_and_valid(finished: Workflow) -> None:
         assert (run / "bench" / "gaussian" / name).stat().st_size > 5000
     page = (run / "report.html").read_text()
     assert f"{table.loc[('bench', 'n2v'), 'psnr']:.2f}" in page
-    assert "all 6 denoised volumes are scored" in page
+    assert "all 7 denoised volumes are scored" in page
     assert page.count('<div class="viewer"') == 3
     assert page.count("<img ") == 5 + 4 + 4  # the uncertainty is that of `bench`
     assert "snakemake --profile workflow/profiles/default --configfile config.yaml" in page
