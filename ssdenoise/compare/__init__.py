@@ -96,7 +96,11 @@ def _summary(spec: CompareSpec, cells: Sequence[Cell], table: pd.DataFrame) -> p
     """The aggregated table: tests, and the means over seeds of what has no interval."""
     rows = summarised(cells, spec.baseline)
     others = table.drop(columns=[name for name in rows if name in table and name not in (*CELL, "method")])
-    means = others.drop(columns=["seed", "reference_fit", "chosen"]).groupby([*CELL, "method"], sort=False).mean()
+    means = (
+        others.drop(columns=["seed", "reference_fit", "detector", "chosen"])
+        .groupby([*CELL, "method"], sort=False)
+        .mean()
+    )
     named = {key: ", ".join(sorted(set(part.dropna()))) for key, part in table.groupby([*CELL, "method"])["chosen"]}
     rows["chosen"] = [named[key] or None for key in zip(*(rows[k] for k in (*CELL, "method")), strict=True)]
     return rows.join(means, on=[*CELL, "method"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -63,6 +65,7 @@ FAR_OFF = (
     "The noisy input of {names} is below 0 dB, further from the reference than the data range is wide: are both in the "
     "same units? "
 )
+DETECTOR = "But for what the detector does to synthesized noise: {what}. "
 FITTED = "Planes of {names} were fitted to the reference by gain and offset first. "
 RESIDUALS = (
     "Residual ratio: variance of noisy - denoised over the calibrated noise variance, 1 is best; corr. Y, X: "
@@ -147,6 +150,15 @@ def caption(spec: CompareSpec, table: pd.DataFrame, summary: pd.DataFrame, block
     return "".join(parts) + RESIDUALS + (f" Published figures: {'; '.join(sources)}." if sources else "")
 
 
+def _plain(detector: Mapping[str, Any]) -> str:
+    """What a detector does, in words."""
+    low, high = detector.get("clip") or (None, None)
+    parts = [f"clipped {where} {at:g}" for where, at in (("below", low), ("above", high)) if at is not None]
+    if step := detector.get("step"):
+        parts.append(f"rounded to multiples of {step:g}")
+    return ", ".join(parts)
+
+
 def _of_truth(spec: CompareSpec, table: pd.DataFrame) -> str:
     known = table.dropna(subset=["psnr"]).drop_duplicates("dataset")
     if known.empty:
@@ -162,6 +174,10 @@ def _of_truth(spec: CompareSpec, table: pd.DataFrame) -> str:
         truth=" or ".join(kinds[s] for s in dict.fromkeys(known["situation"])),
         range=", ".join(f"{r:g} ({d})" for d, r in zip(known["dataset"], known["data_range"], strict=True)),
     )
+    made = table[table["detector"] != "{}"].drop_duplicates(["dataset", "noise"])
+    if len(made):
+        each = zip(made["dataset"], made["noise"], made["detector"], strict=True)
+        text += DETECTOR.format(what="; ".join(f"{d}, {n}: {_plain(json.loads(how))}" for d, n, how in each))
     if far_off := list(dict.fromkeys(table.loc[table["level"] < 0, "dataset"])):
         text += FAR_OFF.format(names=listed(far_off))
     if fitted := list(dict.fromkeys(table.loc[table["reference_fit"] == "affine", "dataset"])):

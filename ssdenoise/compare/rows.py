@@ -151,6 +151,7 @@ def seed_row(cell: Cell, method: object, seed: object, part: pd.DataFrame) -> di
     head = cell.names() | {"method": method, "seed": seed, "planes": len(pictures), "data_range": cell.data_range}
     row: dict[str, object] = head | {"reference_fit": part["reference_fit"].iloc[0]} | scored(cell, pictures)
     row |= _residuals(part, noisy=method == "noisy") | _frequencies(part)
+    row["detector"] = part["detector"].iloc[0] if "detector" in part else "{}"
     row["chosen"] = part["chosen"].iloc[0] if "chosen" in part else None
     return row | {name: part[name].iloc[0] if name in part else np.nan for name in COSTS}
 

@@ -13,7 +13,7 @@ from ssdenoise.config.specs import ScoreSpec
 from ssdenoise.errors import FormatError
 from ssdenoise.metrics import Window
 from ssdenoise.noise import noise_models
-from ssdenoise.provenance import Clock, code_hash, file_digest, read_json, record
+from ssdenoise.provenance import Clock, canonical, code_hash, file_digest, read_json, record
 from ssdenoise.score.planes import Scene, plane, volume_similarity
 from ssdenoise.store import Volume
 
@@ -93,6 +93,8 @@ def score(
     for axis in "yx":
         lags = [channel["correlation"][axis] for channel in calibrated["channels"]]
         rows[f"noise_correlation_{axis}"] = [lags[j][0] if lags[j] else float("nan") for j in rows["c"]]
+    # what clipped and rounded the synthesized noise, for the table to state
+    rows["detector"] = canonical(volumes["noisy"].record.get("detector") or {})
     cost = _cost(volumes["denoised"], model) if model else {}
     names = {k: getattr(spec, k) for k in ("dataset", "situation", "noise", "method", "seed", "reference_fit")}
     rows = rows.assign(**names, data_range=scene.data_range, **cost)

@@ -153,6 +153,13 @@ def test_an_automatic_choice_is_named_and_is_no_rival(tmp_path: Path, errors: np
     assert "auto (a)" in (tmp_path / "out" / "comparison.md").read_text()
 
 
+def test_the_caption_says_what_the_detector_did(tmp_path: Path, errors: np.ndarray) -> None:
+    parts = [rows_for(name, errors, detector='{"clip":[0,255],"step":1}') for name in ("noisy", "a")]
+    compared(tmp_path, parts, spec_for())
+    page = (tmp_path / "out" / "comparison.md").read_text()
+    assert "synthesized noise: d, n: clipped below 0, clipped above 255, rounded to multiples of 1." in page
+
+
 def test_names_are_escaped(tmp_path: Path, errors: np.ndarray) -> None:
     compared(tmp_path, [rows_for(name, errors) for name in ("noisy", "a_b")], spec_for(run="x"))
     assert r"a\_b" in (tmp_path / "out" / "comparison.tex").read_text()
