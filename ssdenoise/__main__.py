@@ -241,6 +241,9 @@ def score(
         typer.Option(help="Store of a second realization, on which the denoised volume does not depend."),
     ] = None,
     uncertainty: Annotated[Path | None, typer.Option(help="Store of the denoised volume's standard deviation.")] = None,
+    sibling: Annotated[
+        Path | None, typer.Option(help="Store of the volume as another seed's model denoises it.")
+    ] = None,
     threads: Threads = 1,
 ) -> None:
     """Score a denoised volume, plane by plane."""
@@ -248,7 +251,7 @@ def score(
     from ssdenoise.score import score
 
     options = parse_spec(ScoreSpec, spec)
-    others = {"pair": pair, "uncertainty": uncertainty}
+    others = {"pair": pair, "uncertainty": uncertainty, "sibling": sibling}
     score(options, noisy, denoised, calibration, model, truth, output, threads, **others)
 
 

@@ -103,6 +103,8 @@ def _summary(spec: CompareSpec, cells: Sequence[Cell], table: pd.DataFrame) -> p
     )
     named = {key: ", ".join(sorted(set(part.dropna()))) for key, part in table.groupby([*CELL, "method"])["chosen"]}
     rows["chosen"] = [named[key] or None for key in zip(*(rows[k] for k in (*CELL, "method")), strict=True)]
+    # what another training would have changed, and the rest: that of the estimator's mean over trainings
+    rows["bias_square"] = rows["mean_squared_error"] - rows["seed_variance"]
     return rows.join(means, on=[*CELL, "method"])
 
 

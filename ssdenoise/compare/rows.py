@@ -23,6 +23,7 @@ AVERAGED = (
     "ms_ssim",
     "pair_error",
     "pair_difference",
+    "sibling_difference",
     "z_square",
     "within_95",
 )
@@ -112,12 +113,14 @@ def measures(cell: Cell) -> Mapping[str, Callable[[Mapping[str, Values]], Values
         return psnr(np.where(error > 0, error, np.nan), cell.data_range)
 
     return {
+        "mean_squared_error": lambda m: m["mean_squared_error"],
         "psnr": lambda m: m["psnr"] if cell.average == "psnr" else psnr(m["mean_squared_error"], cell.data_range),
         "psnr_fitted": lambda m: psnr(m["fitted_squared_error"], cell.data_range),
         "ssim": lambda m: m["ssim"] / m["ssim_known"],
         "ms_ssim": lambda m: m["ms_ssim"],
         "nrmse": lambda m: square_root(m["mean_squared_error"] / m["reference_square"]),
         "upsnr": upsnr,
+        "seed_variance": lambda m: m["sibling_difference"] / 2,
         "z_rms": lambda m: square_root(m["z_square"]),
         "within_95": lambda m: m["within_95"],
     }

@@ -30,6 +30,7 @@ def score(
     *,
     pair: Path | None = None,
     uncertainty: Path | None = None,
+    sibling: Path | None = None,
 ) -> pd.DataFrame:
     """Score one denoised volume, plane by plane, and write the rows as Parquet.
 
@@ -52,6 +53,8 @@ def score(
         Store of a second realization, on which the denoised volume does not depend.
     uncertainty : Path, optional
         Store of the denoised volume's standard deviation.
+    sibling : Path, optional
+        Store of what the model of another seed makes of the same noisy volume.
 
     Returns
     -------
@@ -68,11 +71,14 @@ def score(
           where it is white, if no structure was removed and no noise left).
         - Against another realization: mean squared differences to the denoised plane (`pair_error`) and to the noisy
           one (`pair_difference`), and sums of Fourier rings (`rings_pair_*`).
+        - Against the denoised volume of another seed: mean squared difference (`sibling_difference`), twice the
+          variance over seeds.
         - Of a stated standard deviation: its mean square (`stated_variance`); against the truth the mean square of
           the error over it (`z_square`, 1 is best) and the share of errors within what it says of 95 % (`within_95`).
     """
     clock = Clock()
-    given = {"noisy": noisy, "denoised": denoised, "truth": truth, "pair": pair, "uncertainty": uncertainty}
+    given = {"noisy": noisy, "denoised": denoised, "truth": truth, "pair": pair}
+    given |= {"uncertainty": uncertainty, "sibling": sibling}
     volumes = {name: Volume(path) for name, path in given.items() if path}
     for name, volume in volumes.items():
         if volume.shape != volumes["noisy"].shape:

@@ -39,7 +39,7 @@ class Scene:
     ----------
     volumes : mapping
         `noisy` and `denoised`, and where there are such `truth`, `pair` (another realization that the denoised volume
-        does not depend on), and `uncertainty`.
+        does not depend on), `uncertainty`, and `sibling` (denoised by the model of another seed).
     noise : list of NoiseModel
         Calibrated, by channel.
     data_range : float
@@ -116,6 +116,8 @@ def _block(
     if "pair" in own:
         sums["pair_error"] = np.sum((own["denoised"] - own["pair"]) ** 2)
         sums["pair_difference"] = np.sum((own["noisy"] - own["pair"]) ** 2)
+    if "sibling" in own:
+        sums["sibling_difference"] = np.sum((own["denoised"] - own["sibling"]) ** 2)
     if "uncertainty" in own:
         sums["stated_variance"] = np.sum(own["uncertainty"] ** 2)
     if "truth" not in own:
@@ -140,7 +142,7 @@ def _row(sums: Mapping[str, Any], n: int) -> dict[str, float]:
     for axis in "yx":
         names = [f"residual_{what}_{axis}" for what in ("product", "first_square", "second_square")]
         row |= dict(zip(names, sums[f"neighbours_{axis}"].tolist(), strict=True))
-    for name in ("pair_error", "pair_difference", "stated_variance"):
+    for name in ("pair_error", "pair_difference", "sibling_difference", "stated_variance"):
         row[name] = sums[name] / n if name in sums else unknown
     moments: Moments | None = sums.get("moments")
     row["mean_squared_error"] = moments.error / n if moments else unknown

@@ -28,7 +28,9 @@ def rows_for(method: str, errors: np.ndarray, seed: int = 0, **columns: Any) -> 
     residuals = {
         f"residual_{what}_{axis}": 1.0 for what in ("product", "first_square", "second_square") for axis in "yx"
     }
-    unknown = dict.fromkeys(["pair_error", "pair_difference", "z_square", "within_95", "stated_variance"], np.nan)
+    unknown = dict.fromkeys(
+        ["pair_error", "pair_difference", "sibling_difference", "z_square", "within_95", "stated_variance"], np.nan
+    )
     rows = {
         "t": 0,
         "c": 0,
@@ -158,6 +160,20 @@ def test_the_caption_says_what_the_detector_did(tmp_path: Path, errors: np.ndarr
     compared(tmp_path, parts, spec_for())
     page = (tmp_path / "out" / "comparison.md").read_text()
     assert "synthesized noise: d, n: clipped below 0, clipped above 255, rounded to multiples of 1." in page
+
+
+def test_the_error_is_split_into_bias_and_variance_over_seeds(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    clean, bias = rng.normal(0, 50, (24, 4000)), rng.normal(0, 3, (24, 4000))
+    seeds = [clean + bias + rng.normal(0, 2, clean.shape) for _ in range(3)]
+    parts = [rows_for("noisy", np.full(24, 900.0))]
+    for seed, denoised in enumerate(seeds):
+        error, difference = ((denoised - other) ** 2 for other in (clean, seeds[(seed + 1) % 3]))
+        parts.append(rows_for("a", error.mean(axis=1), seed, sibling_difference=difference.mean(axis=1)))
+    found = compared(tmp_path, parts, spec_for())
+    assert found.loc["a", "seed_variance"] == pytest.approx(4, rel=0.02)
+    assert found.loc["a", "bias_square"] == pytest.approx(9, rel=0.02)
+    assert np.isnan(found.loc["noisy", "bias_square"])
 
 
 def test_names_are_escaped(tmp_path: Path, errors: np.ndarray) -> None:

@@ -215,6 +215,17 @@ def uncertainty(wildcards):
     return []
 
 
+def sibling(wildcards):
+    """The denoised volume of the next seed; nothing where there is a single one."""
+    seeds = PROJECT.config.seeds
+    if len(seeds) < 2 or not PROJECT.config.methods[wildcards.entry].trainable:
+        return []
+    following = seeds[(seeds.index(int(wildcards.seed)) + 1) % len(seeds)]
+    values = {"dataset": wildcards.dataset, "noise": wildcards.noise}
+    folder = MODEL.format(**values, entry=wildcards.entry, seed=following)
+    return f"{folder}/denoised.ome.zarr/zarr.json"
+
+
 def truth(wildcards):
     """The clean volume or the reference; nothing for archives."""
     role = {"benchmark": "clean", "reference": "reference"}.get(

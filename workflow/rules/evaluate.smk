@@ -7,6 +7,7 @@ rule score:
         truth=truth,
         pair=other,
         uncertainty=uncertainty,
+        sibling=sibling,
     output:
         f"{MODEL}/scores.parquet",
     log:
@@ -24,11 +25,12 @@ rule score:
         truth=option("truth"),
         pair=option("pair"),
         uncertainty=option("uncertainty"),
+        sibling=option("sibling"),
         model=model_folder,
     shell:
         "python -m ssdenoise score --spec {params.spec:q} --noisy {input.noisy} --denoised {input.denoised}"
         " --calibration {input.calibration} --model {params.model} {params.truth}"
-        " {params.pair} {params.uncertainty} --output {output} --threads {threads} 2> {log}"
+        " {params.pair} {params.uncertainty} {params.sibling} --output {output} --threads {threads} 2> {log}"
 
 
 rule score_noisy:
