@@ -12,6 +12,7 @@ import numpy as np
 from ssdenoise.calibrate.advice import recommend
 from ssdenoise.calibrate.correlation import correlation
 from ssdenoise.calibrate.defects import defects, saturation
+from ssdenoise.calibrate.highpass import high_pass_for
 from ssdenoise.calibrate.transfer import fit, step_of, strengths, transfer_curve
 from ssdenoise.config.specs import CalibrateSpec
 from ssdenoise.errors import FormatError
@@ -39,9 +40,9 @@ def calibrate(spec: CalibrateSpec, noisy: Path, output: Path, figure: Path | Non
         Store of the noisy volume.
     output : Path
         JSON file. For each channel: the photon transfer curve and the fit of each likelihood; the noise's
-        autocorrelation; `plane_strengths`, the variance of the noise of single planes over that of the fit; `step`,
-        the smallest between its intensities; saturation, zeros and hot pixels. For the volume: `recommendation` (a
-        method entry and why) and `warnings`.
+        autocorrelation; `high_pass`, the filter that its variance was measured through; `plane_strengths`, the
+        variance of the noise of single planes over that of the fit; `step`, the smallest between its intensities;
+        saturation, zeros and hot pixels. For the volume: `recommendation` (a method entry and why) and `warnings`.
     figure : Path, optional
         PNG of all that.
 
@@ -89,7 +90,9 @@ def _channel(volume: Volume, c: int, name: str, *, repeats: bool) -> dict[str, A
     planes = _sample(volume, c, rows, columns, repeats=repeats)
     step = step_of(planes)
     saturated = saturation(planes, volume.array.dtype, step)
-    curve = transfer_curve(planes, repeats=repeats, saturated=saturated)
+    correlated = correlation(planes, repeats=repeats)
+    high_pass = high_pass_for(correlated)
+    curve = transfer_curve(planes, repeats=repeats, saturated=saturated, high_pass=high_pass)
     intensities = volume.intensities()[c]
     models, offset_from, offset_error = fit(curve, intensities.mean_and_spread()[0])
     return {
@@ -99,9 +102,10 @@ def _channel(volume: Volume, c: int, name: str, *, repeats: bool) -> dict[str, A
         "offset_from": offset_from,
         "offset_error": offset_error,
         "transfer_curve": curve.to_json(),
-        "plane_strengths": strengths(planes, models["poisson_gaussian"]).tolist(),
+        "plane_strengths": strengths(planes, models["poisson_gaussian"], high_pass).tolist(),
         "step": step,
-        "correlation": correlation(planes, repeats=repeats),
+        "correlation": correlated,
+        "high_pass": None if repeats else high_pass.to_json(),
         "saturated_share": 0.0 if saturated is None else float(np.mean(planes >= saturated)),
         **defects(planes, models["poisson_gaussian"], (rows.start, columns.start)),
     }

@@ -86,6 +86,11 @@ def _warnings(channel: dict[str, Any]) -> list[str]:
                 f"{name}: noise is weakly correlated along {axis.upper()} ({found[axis][0]:+.2f} between neighbours); "
                 "methods that take it as independent keep a little of it"
             )
+    if channel["high_pass"] and all(any(offset[i] for offset in found["offsets"]) for i in (1, 2)):
+        texts.append(
+            f"{name}: where noise is correlated along Y and X, its variance cannot be told from structure's for sure; "
+            "it may be too low, and residual ratios then too high"
+        )
     if any(offset[0] for offset in found["offsets"]):
         texts.append(
             f"{name}: noise is correlated between planes ({found['z'][0]:+.2f}), as fixed patterns and interpolated "

@@ -1,6 +1,6 @@
 """The photon transfer curve: variance of the noise by brightness, and the gain, offset and read noise it tells.
 
-In each plane a second-difference filter removes what is smooth and leaves noise of the same variance, and of places
+In each plane a high-pass filter removes what is smooth and leaves a known share of the noise's variance, and of places
 equally bright those with the least texture around them count; of repeats, the deviations from their mean are the noise.
 Photon noise has ``variance = gain * (signal - offset) + read_noise**2``, a line of which one volume gives slope and
 intercept only. What separates offset from read noise is the third cumulant, which a normal distribution does not have
@@ -15,18 +15,13 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import convolve, maximum_filter, uniform_filter
+from scipy.ndimage import maximum_filter, uniform_filter
 
+from ssdenoise.calibrate.highpass import FINEST, HighPass
 from ssdenoise.errors import FormatError
 from ssdenoise.noise import FloatArray, NoiseModel
 
 Values = npt.NDArray[np.float64]
-
-#: Zero on planes that are locally linear in X or in Y; divided by its norm (Immerkaer 1996).
-DIFFERENCE = np.outer([1, -2, 1], [1, -2, 1]) / 6.0
-
-#: Pixels a side that a value of the noise and what surrounds it are taken from.
-WINDOW = 7
 
 #: Points of the curve.
 BINS = 24
@@ -72,7 +67,9 @@ class TransferCurve:
         return {name: [v if np.isfinite(v) else None for v in values.tolist()] for name, values in vars(self).items()}
 
 
-def transfer_curve(planes: FloatArray, *, repeats: bool = False, saturated: float | None = None) -> TransferCurve:
+def transfer_curve(
+    planes: FloatArray, *, repeats: bool = False, saturated: float | None = None, high_pass: HighPass = FINEST
+) -> TransferCurve:
     """Noise by local brightness; points where saturation cut the noise off are left out.
 
     Parameters
@@ -82,6 +79,8 @@ def transfer_curve(planes: FloatArray, *, repeats: bool = False, saturated: floa
         Whether the time points show the same scene.
     saturated : float, optional
         Value at which voxels saturate.
+    high_pass : HighPass
+        What noise is measured through, unless there are repeats; the default suits noise that is not correlated.
 
     Raises
     ------
@@ -99,19 +98,19 @@ def transfer_curve(planes: FloatArray, *, repeats: bool = False, saturated: floa
         cubes = ((1 - 1 / n) ** 3 - (n - 1) / n**3) / ((n - 1) / n) ** 1.5
     else:
         flat = planes.reshape(-1, *planes.shape[-2:])
-        if min(flat.shape[1:]) < WINDOW:
+        window = high_pass.window
+        if any(n < side for n, side in zip(flat.shape[1:], window, strict=True)):
             raise FormatError(
-                f"planes of {flat.shape[1:]} pixels (YX): noise is measured in windows of {WINDOW}x{WINDOW}"
+                f"planes of {flat.shape[1:]} pixels (YX): noise is measured in windows of {window[0]}x{window[1]}"
             )
-        rim = slice(WINDOW // 2, -(WINDOW // 2))
 
         def inner(function: Callable[[FloatArray], FloatArray]) -> FloatArray:
-            return np.concatenate([function(plane)[rim, rim].ravel() for plane in flat])
+            return np.concatenate([function(plane)[high_pass.rim].ravel() for plane in flat])
 
         local, key = inner(lambda plane: uniform_filter(plane, 3)), inner(_around)
-        noise, texture = inner(lambda plane: convolve(plane, DIFFERENCE)), inner(_texture)
-        cut_off = inner(lambda plane: maximum_filter(plane, 3)) >= top
-        cubes = float((DIFFERENCE**3).sum())
+        noise, texture = inner(high_pass.filtered), inner(high_pass.texture)
+        cut_off = inner(lambda plane: maximum_filter(plane, high_pass.kernel.shape)) >= top
+        cubes = high_pass.cubes
     quantum = step_of(planes)
     groups = np.array_split(np.argsort(key, kind="stable"), min(BINS, max(1, len(local) // 64)))
     # whole points, as leaving out the voxels alone would cut the noise of those that remain
@@ -119,9 +118,10 @@ def transfer_curve(planes: FloatArray, *, repeats: bool = False, saturated: floa
     if not repeats:
         groups = [group[np.argsort(texture[group])[: max(FEWEST, int(SMOOTHEST * len(group)))]] for group in groups]
     brightness = np.array([local[group].mean() for group in groups])
-    variance = np.array([_spread(noise[group], quantum) for group in groups])
-    thirds = [_third(noise[group], spread, quantum) for group, spread in zip(groups, variance, strict=True)]
+    spreads = [_spread(noise[group], quantum) for group in groups]
+    thirds = [_third(noise[group], spread, quantum) for group, spread in zip(groups, spreads, strict=True)]
     cumulant, error = np.array(thirds).T / cubes if cubes > 1e-6 else np.full((2, len(groups)), np.inf)
+    variance = np.array(spreads) / (1.0 if repeats else high_pass.passes)
     return TransferCurve(brightness, variance, cumulant, np.abs(error))
 
 
@@ -131,22 +131,21 @@ def step_of(planes: FloatArray) -> float:
     return float(np.diff(values).min()) if len(values) > 1 else 0.0
 
 
-def strengths(planes: FloatArray, model: NoiseModel) -> Values:
+def strengths(planes: FloatArray, model: NoiseModel, high_pass: HighPass = FINEST) -> Values:
     """Variance of each plane's noise, where it is smoothest, over what the model of all says.
 
     Planes (T, Z, Y, X) with too few photons to tell are left out.
     """
-    rim = slice(WINDOW // 2, -(WINDOW // 2))
     found = []
     for plane in planes.reshape(-1, *planes.shape[-2:]):
-        parts = (model.variance(uniform_filter(plane, 3)), convolve(plane, DIFFERENCE), _texture(plane))
-        expected, noise, texture = (part[rim, rim].ravel() for part in parts)
+        parts = (model.variance(uniform_filter(plane, 3)), high_pass.filtered(plane), high_pass.texture(plane))
+        expected, noise, texture = (part[high_pass.rim].ravel() for part in parts)
         known = expected > MIN_PHOTONS * model.gain**2
         if known.sum() < FEWEST:
             continue
         units, relief = noise[known] / np.sqrt(expected[known]), texture[known] / expected[known]
         found.append(_spread(units[np.argsort(relief)[: max(FEWEST, int(SMOOTHEST * len(units)))]]))
-    return np.array(found)
+    return np.array(found) / high_pass.passes
 
 
 def _around(image: FloatArray) -> FloatArray:
@@ -157,18 +156,6 @@ def _around(image: FloatArray) -> FloatArray:
     """
     size = (1,) * (image.ndim - 2)
     return np.asarray(25 * uniform_filter(image, (*size, 5, 5)) - 9 * uniform_filter(image, (*size, 3, 3))) / 16
-
-
-def _texture(image: FloatArray) -> FloatArray:
-    """Variance of the 40 pixels around the 3x3 in the middle of the window.
-
-    The second difference leaves fine texture, which would pass for noise; so noise is measured where there is least
-    of it. As the noise of these pixels has nothing to do with that in the middle, the choice does not favour noise
-    that happens to be weak.
-    """
-    n = WINDOW**2
-    means = [(n * uniform_filter(x, WINDOW) - 9 * uniform_filter(x, 3)) / (n - 9) for x in (image, image**2)]
-    return np.asarray(means[1] - means[0] ** 2)
 
 
 def _spread(noise: Values, quantum: float = 0.0) -> float:

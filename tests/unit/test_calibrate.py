@@ -12,11 +12,12 @@ from scipy.ndimage import gaussian_filter, gaussian_filter1d
 from ssdenoise.calibrate import calibrate
 from ssdenoise.calibrate.correlation import correlation
 from ssdenoise.calibrate.defects import defects, saturation
+from ssdenoise.calibrate.highpass import FINEST, HighPass, high_pass_for
 from ssdenoise.calibrate.transfer import fit, transfer_curve
 from ssdenoise.config.specs import CalibrateSpec, SynthesizeSpec
 from ssdenoise.errors import FormatError
 from ssdenoise.methods.structn2v import correlated
-from ssdenoise.noise import GaussianNoise, NoiseModel, PoissonGaussianNoise, Streams
+from ssdenoise.noise import GaussianNoise, NoiseModel, PoissonGaussianNoise, Streams, noise_from
 from ssdenoise.synthesize import synthesize
 from tests.conftest import make_store, scene
 
@@ -109,6 +110,40 @@ def test_texture_does_not_pass_for_noise() -> None:
     clean[..., :128] += rng.normal(0, 20, (4, 256, 128))
     found = fitted(clean + rng.normal(0, 10, clean.shape))[0]["gaussian"].read_noise
     assert found == pytest.approx(10, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("noise", "strides"),
+    [
+        ({"kind": "correlated", "radius": 0.5, "sigma": 40}, (1, 1)),
+        ({"kind": "correlated", "radius": 0.7, "sigma": 40}, (2, 2)),
+        ({"kind": "correlated", "radius": 1.0, "sigma": 40}, (2, 2)),
+        ({"kind": "correlated", "radius": [0, 1.5], "sigma": 40}, (1, 0)),
+        ({"kind": "striped", "lines": "rows", "sigma": 40, "white": 10}, (1, 0)),
+        ({"kind": "striped", "lines": "columns", "sigma": 30, "white": 20}, (0, 1)),
+    ],
+)
+def test_the_variance_of_correlated_noise_is_found(noise: dict[str, Any], strides: tuple[int, int]) -> None:
+    drawn = noise_from(noise)
+    noisy = drawn.draw(smooth_scene((8, 256, 256))[None], Streams((0,), (0,) * 5))
+    high_pass = high_pass_for(correlation(noisy[0], repeats=False))
+    truth = drawn.model()
+    assert isinstance(truth, NoiseModel)
+    found = fitted(noisy[0], high_pass=high_pass)[0]["gaussian"].read_noise
+    assert found == pytest.approx(truth.read_noise, rel=0.1)
+    assert fitted(noisy[0])[0]["gaussian"].read_noise < 0.75 * truth.read_noise
+    assert high_pass.strides == strides
+
+
+def test_a_filter_leaves_the_share_of_correlated_noise_that_it_says() -> None:
+    for width in (0.4, 0.6):
+        flat = gaussian_filter(RNG(0).normal(size=(1024, 1024)), width)
+        impulse = gaussian_filter1d(np.eye(1, 31, 15)[0], width)
+        reach = [float(impulse[k:] @ impulse[: 31 - k] / (impulse @ impulse)) for k in range(1, 7)]
+        high_pass = high_pass_for({"y": reach, "x": reach, "offsets": [[0, 1, 0], [0, 0, 1]]})
+        left = high_pass.filtered(flat)[8:-8, 8:-8].var() / flat.var()
+        assert left == pytest.approx(high_pass.passes, rel=0.05)
+    assert high_pass_for({"y": [0.05], "x": [], "offsets": []}) == FINEST == HighPass((1, 1), 1.0)
 
 
 def test_planes_too_small_to_measure_noise_in_are_refused() -> None:
