@@ -82,16 +82,15 @@ def inspect(source: str, axes: str | None = None) -> str:
             f"  channel {c}   {names[c] if names else 'no name'}; of its middle, {seen}:",
             f"    intensity {intensity}",
         ]
-        if calibration:
-            channel = calibration["channels"][c]
+        if calibration and (channel := calibration["channels"][c])["step"] > 0:
             model = channel["models"]["poisson_gaussian"]
             lines += [
                 f"    noise     gain {model['gain']:.3g}, offset {model['offset']:.4g} (from the "
                 f"{channel['offset_from']}), read noise {model['read_noise']:.3g}"
             ]
     if calibration:
-        advice = calibration["recommendation"]
-        lines += [f"  method      {inline(advice['entry'])}: {advice['why']}"]
+        if advice := calibration["recommendation"]:
+            lines += [f"  method      {inline(advice['entry'])}: {advice['why']}"]
         lines += [f"  warning     {text}" for text in calibration["warnings"]]
     else:
         lines += [f"  noise       cannot be measured: {why}"]

@@ -42,7 +42,8 @@ def calibrate(spec: CalibrateSpec, noisy: Path, output: Path, figure: Path | Non
         JSON file. For each channel: the photon transfer curve and the fit of each likelihood; the noise's
         autocorrelation; `high_pass`, the filter that its variance was measured through; `plane_strengths`, the
         variance of the noise of single planes over that of the fit; `step`, the smallest between its intensities;
-        saturation, zeros and hot pixels. For the volume: `recommendation` (a method entry and why) and `warnings`.
+        saturation, zeros and hot pixels. For the volume: `recommendation` (a method entry and why; null
+        where all voxels are equal) and `warnings`.
     figure : Path, optional
         PNG of all that.
 
@@ -80,7 +81,8 @@ def calibrate(spec: CalibrateSpec, noisy: Path, output: Path, figure: Path | Non
         draw(result, volume.metadata.name, figure)
     for warning in warnings:
         log.warning(warning)
-    log.info("recommended: %s, because %s", recommendation["entry"], recommendation["why"])
+    if recommendation:
+        log.info("recommended: %s, because %s", recommendation["entry"], recommendation["why"])
     return result
 
 

@@ -22,9 +22,15 @@ FINE = 2.0
 SATURATED, ZERO, HOT = 1e-3, 0.05, 1e-5
 
 
-def recommend(channels: Sequence[dict[str, Any]], *, repeats: bool) -> tuple[dict[str, Any], list[str]]:
-    """A method entry with the reason for it, and warnings, from what was found of each channel."""
+def recommend(channels: Sequence[dict[str, Any]], *, repeats: bool) -> tuple[dict[str, Any] | None, list[str]]:
+    """A method entry with the reason for it, and warnings, from what was found of each channel.
+
+    Channels without noise have no say; where there is no other, nothing is recommended.
+    """
     warnings = [text for channel in channels for text in _warnings(channel)]
+    channels = [channel for channel in channels if channel["step"] > 0]
+    if not channels:
+        return None, warnings
     in_plane = {offset for offset in correlated_offsets({"channels": channels}) if offset[0] == 0}
     if repeats:
         entry: dict[str, Any] = {"name": "n2n"}
@@ -74,6 +80,8 @@ def _reach(offsets: set[tuple[int, int, int]]) -> str:
 
 def _warnings(channel: dict[str, Any]) -> list[str]:
     name, found, texts = channel["name"], channel["correlation"], []
+    if channel["step"] == 0:
+        return [f"{name}: all voxels are equal: there is no noise to measure"]
     for axis in "yx":
         if any(offset["zyx".index(axis)] for offset in found["offsets"]):
             texts.append(

@@ -22,6 +22,12 @@ def draw(calibration: Mapping[str, Any], title: str, output: Path) -> None:
         len(channels), 2, figsize=(8.4, 3.1 * len(channels) + 0.8), squeeze=False, layout="constrained"
     )
     for row, channel, models in zip(axes, channels, noise_models(calibration), strict=True):
+        row[0].annotate(channel["name"], (0.98, 0.04), xycoords="axes fraction", fontsize=8, ha="right", color="0.4")
+        if channel["step"] == 0:
+            for axis in row:
+                axis.set(xticks=[], yticks=[])
+                axis.annotate("all voxels are equal", (0.5, 0.5), xycoords="axes fraction", ha="center", color="0.4")
+            continue
         curve, model = channel["transfer_curve"], models.poisson_gaussian
         brightness = np.array(curve["brightness"])
         row[0].plot(brightness, curve["variance"], "o", color=COLOURS[0], markersize=4, label="measured")
@@ -52,10 +58,13 @@ def draw(calibration: Mapping[str, Any], title: str, output: Path) -> None:
             f"hot pixels {channel['hot_pixels']['number']}",
             fontsize=9,
         )
-        row[1].legend(frameon=False)
-        row[0].annotate(channel["name"], (0.98, 0.04), xycoords="axes fraction", fontsize=8, ha="right", color="0.4")
+        if row[1].lines:
+            row[1].legend(frameon=False)
+        else:
+            text = "images are too small to see it"
+            row[1].annotate(text, (0.5, 0.65), xycoords="axes fraction", ha="center", fontsize=8, color="0.4")
     advice = calibration["recommendation"]
-    lines = [f"{title} - recommended: {inline(advice['entry'])}: {advice['why']}"]
+    lines = [f"{title} - " + (f"recommended: {inline(advice['entry'])}: {advice['why']}" if advice else "no advice")]
     lines += [f"! {text}" for text in calibration["warnings"]]
     figure.suptitle("\n".join(textwrap.fill(line, 110) for line in lines), fontsize=9, x=0.02, ha="left")
     save(figure, output, "calibrate")

@@ -50,9 +50,10 @@ def noise_facts(calibration: dict[str, Any]) -> tuple[list[str], list[Row]]:
 
 
 def advice(calibration: dict[str, Any]) -> tuple[str, str, list[str]]:
-    """Recommended method entry, why, and warnings."""
+    """Recommended method entry and why, or nothing, and warnings."""
     found = calibration["recommendation"]
-    return inline(found["entry"]), found["why"], list(calibration["warnings"])
+    entry, why = (inline(found["entry"]), found["why"]) if found else ("", "")
+    return entry, why, list(calibration["warnings"])
 
 
 def _offset(model: dict[str, float], channel: dict[str, Any]) -> str:

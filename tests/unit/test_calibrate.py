@@ -18,6 +18,7 @@ from ssdenoise.config.specs import CalibrateSpec, SynthesizeSpec
 from ssdenoise.errors import FormatError
 from ssdenoise.methods.structn2v import correlated
 from ssdenoise.noise import GaussianNoise, NoiseModel, PoissonGaussianNoise, Streams, noise_from
+from ssdenoise.report.facts import advice, noise_facts
 from ssdenoise.synthesize import synthesize
 from tests.conftest import make_store, scene
 
@@ -361,15 +362,29 @@ def test_what_only_a_part_of_the_stack_shows_is_seen(tmp_path: Path) -> None:
     assert model["read_noise"] == pytest.approx(2, rel=0.2)
 
 
-def test_a_black_channel_is_calibrated_without_warnings(tmp_path: Path) -> None:
-    black = make_store(tmp_path, "black", np.zeros((1, 1, 2, 64, 64), np.uint8)).path
-    assert not calibrate(CalibrateSpec(), black, tmp_path / "c.json")["channels"][0]["saturated_share"]
+@pytest.mark.parametrize("level", [0, 7])
+@pytest.mark.parametrize("also", [False, True])
+def test_voxels_that_are_all_equal_have_no_noise_to_measure(level: int, also: bool, tmp_path: Path) -> None:
+    """A volume, or one channel of two."""
+    noisy = np.full((1, 1 + also, 4, 192, 192), level, np.uint16)
+    if also:
+        noisy[:, 1] = np.rint(100 + RNG(0).normal(0, 9, noisy.shape[2:]))
+    store = make_store(tmp_path, "noisy", noisy).path
+    found = calibrate(CalibrateSpec(), store, tmp_path / "c.json", tmp_path / "c.png")  # warnings are errors
+    assert found["warnings"] == ["channel 0: all voxels are equal: there is no noise to measure"]
+    assert not found["channels"][0]["saturated_share"]
+    if also:
+        assert found["recommendation"]["entry"] == {"name": "hqssl", "likelihood": "gaussian"}
+    else:
+        assert found["recommendation"] is None
+        assert noise_facts(found)[0] == ["channel 0"]
+        assert advice(found) == ("", "", found["warnings"])
 
 
 def test_where_correlation_cannot_be_seen_the_advice_does_not_deny_it(tmp_path: Path) -> None:
     small = stored(tmp_path, 100 + RNG(0).normal(0, 5, (1, 1, 2, 16, 16)))
-    advice = calibrate(CalibrateSpec(), small, tmp_path / "c.json")["recommendation"]
-    assert "images are too small to see whether noise is correlated" in advice["why"]
+    found = calibrate(CalibrateSpec(), small, tmp_path / "c.json", tmp_path / "c.png")["recommendation"]
+    assert "images are too small to see whether noise is correlated" in found["why"]
 
 
 def test_a_hot_pixel_is_listed_where_it_is_in_the_volume(tmp_path: Path) -> None:

@@ -122,6 +122,15 @@ def test_a_file_is_inspected_and_its_line_can_be_pasted(tmp_path: Path) -> None:
     assert (row.dataset, row.noisy) == ("my-scan", str(tmp_path / "my scan.npy"))
 
 
+def test_of_a_picture_without_noise_nothing_is_recommended(tmp_path: Path) -> None:
+    np.save(tmp_path / "flat.npy", np.full((64, 64), 9, np.uint8))
+    done = ssdenoise("inspect", str(tmp_path / "flat.npy"), "--axes", "YX")
+    assert done.returncode == 0, done.stderr
+    assert "all voxels are equal: there is no noise to measure" in done.stdout
+    assert "  method " not in done.stdout
+    assert "    noise " not in done.stdout
+
+
 def test_stores_are_verified(tmp_path: Path) -> None:
     volume = make_store(tmp_path, "v", scene((1, 1, 5, 40, 40)).astype(np.float32))
     done = ssdenoise("verify", str(volume.path / "zarr.json"), "--threads", "2")
