@@ -318,7 +318,11 @@ def figures(
     comparison: Annotated[Path, typer.Option(help="The run's comparison.csv.")],
     output: Annotated[Path, typer.Option(help="Folder to write images.png and so on to.", callback=_no_file)],
     entries: Annotated[
-        list[str], typer.Argument(help="NAME=FOLDER of each method entry; the folder holds model and denoised volume.")
+        list[str],
+        typer.Argument(
+            help="NAME=FOLDER of each method entry, the folder that `denoise` wrote; NAME=FOLDER=MODEL where the "
+            "model's folder is another."
+        ),
     ],
     truth: Annotated[
         Path | None, typer.Option(help="Store of the clean volume or the reference, to show it, too.")
@@ -330,8 +334,13 @@ def figures(
     """Draw the figures of one dataset at one noise level."""
     from ssdenoise.figures import figures
 
-    folders = {name: Path(folder) for name, _, folder in (entry.partition("=") for entry in entries)}
-    figures(title, noisy, folders, truth, comparison, output, fitted=fitted)
+    folders, models = {}, {}
+    for entry in entries:
+        name, *paths = entry.split("=")
+        if len(paths) not in (1, 2):
+            raise typer.BadParameter(f"{entry!r} is neither NAME=FOLDER nor NAME=FOLDER=MODEL")
+        folders[name], models[name] = Path(paths[0]), Path(paths[-1])
+    figures(title, noisy, folders, truth, comparison, output, models=models, fitted=fitted)
 
 
 @stage()

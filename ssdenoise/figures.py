@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ssdenoise.plotting import COLOURS, plt, save
+from ssdenoise.provenance import read_json
 from ssdenoise.store import Volume
 
 #: Pixels a side of the crop that is shown.
@@ -32,6 +33,7 @@ def figures(
     comparison: Path,
     output: Path,
     *,
+    models: Mapping[str, Path] | None = None,
     fitted: bool = False,
 ) -> None:
     """Draw images, line profiles, training curves and the test of the uncertainty of a dataset at one noise level.
@@ -43,7 +45,7 @@ def figures(
     noisy : Path
         Store of the noisy volume.
     entries : mapping
-        Method entry, and the folder that `train` and `denoise` wrote.
+        Method entry, and the folder that `denoise` wrote.
     truth : Path or None
         Store of the clean volume or the reference.
     comparison : Path
@@ -51,6 +53,9 @@ def figures(
     output : Path
         Folder for `images.png`, `profiles.png`, `training.png` and, where there is a truth in the units of the noisy
         volume and a method with an uncertainty, `uncertainty.png`; all but images also as PDF.
+    models : mapping, optional
+        Method entry, and the folder of its model, of those that lie elsewhere: in a group's folder, or another
+        dataset's.
     fitted : bool
         Whether the reference is in other units, so that nothing is drawn on one axis with it.
     """
@@ -62,7 +67,7 @@ def figures(
     }
     if comparable and uncertain:
         plot_uncertainty(title, uncertain, comparable, output / "uncertainty.png")
-    plot_training({name: folder / "history.csv" for name, folder in entries.items()}, title, output / "training.png")
+    plot_training(entries, {**entries, **(models or {})}, title, output / "training.png")
 
 
 def plot_images(
@@ -186,22 +191,38 @@ def plot_uncertainty(title: str, entries: Mapping[str, Path], truth: Path, outpu
     save(figure, output, "figures")
 
 
-def plot_training(histories: Mapping[str, Path], title: str, output: Path) -> None:
-    """Draw training and validation loss against the step, one panel per trained method."""
-    # a dataset that another one's models denoise has no training of its own
-    curves = {name: pd.read_csv(path) for name, path in histories.items() if path.exists()}
-    curves = {name: curve for name, curve in curves.items() if len(curve)}
-    figure, axes = plt.subplots(
-        1, max(1, len(curves)), figsize=(3.2 * max(1, len(curves)), 2.6), squeeze=False, layout="constrained"
-    )
-    for axis, (name, curve) in zip(axes[0], curves.items(), strict=False):
+def plot_training(entries: Mapping[str, Path], models: Mapping[str, Path], title: str, output: Path) -> None:
+    """Draw training and validation loss against the step, one panel per trained method.
+
+    Below stand which models are not the dataset's own, and what was chosen where a method entry is a choice; a figure
+    without panels says why.
+    """
+    curves, notes = {}, []
+    for name, folder in models.items():
+        history, choice = folder / "history.csv", folder / "choice.json"
+        curve = pd.read_csv(history) if history.exists() else None
+        if curve is not None and len(curve):
+            curves[name] = curve
+        if choice.exists():
+            notes.append(f"{name}: {read_json(choice)['says']}")
+        elif folder != entries[name] and (curve is None or len(curve)):
+            notes.append(f"{name}: the model of {folder}" + ("" if name in curves else ", without a history"))
+    if not curves and not notes:
+        notes = ["nothing was trained: parameters were chosen by the noisy data, without steps"]
+    columns = max(2, len(curves))
+    text = "\n".join(textwrap.fill(note, 42 * columns, break_on_hyphens=False) for note in notes)
+    lines = text.count("\n") + 1 if text else 0
+    figure = plt.figure(figsize=(3.2 * columns, 2.6 * bool(curves) + 0.16 * lines + 0.4), layout="constrained")
+    for column, (name, curve) in enumerate(curves.items(), 1):
+        axis = figure.add_subplot(1, columns, column)
         axis.plot(curve["step"], curve["loss"], color=COLOURS[0], label="training")
         axis.plot(curve["step"], curve["validation_loss"], color=COLOURS[1], label="validation")
         axis.set(title=name, xlabel="step")
-    axes[0][0].set_ylabel("loss (differs by method)")
-    if curves:
-        axes[0][0].legend(frameon=False)
+        if column == 1:
+            axis.set_ylabel("loss (differs by method)")
+            axis.legend(frameon=False)
     figure.suptitle(title, fontsize=10)
+    figure.supxlabel(text, fontsize=8, x=0.02, ha="left")
     save(figure, output, "figures")
 
 

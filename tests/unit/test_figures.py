@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
-from ssdenoise.figures import figures, reliability
+from ssdenoise.figures import figures, plot_training, reliability
 from ssdenoise.provenance import file_digest
 from tests.unit.test_report import add_scene, make_comparison
 
@@ -32,6 +34,36 @@ def test_figures_are_drawn_where_they_say_something_and_always_with_the_same_byt
     drawn(run, tmp_path / "b")
     for path in (tmp_path / "a").iterdir():
         assert file_digest(path) == file_digest(tmp_path / "b" / path.name)
+
+
+def test_training_is_drawn_where_the_model_lies_or_what_there_is_instead_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts: list[tuple[list[str], str]] = []
+
+    def seen(figure: Figure, output: Path, stage: str) -> None:
+        texts.append(([axis.get_title() for axis in figure.axes], figure.get_supxlabel()))
+        figure.savefig(output)
+
+    monkeypatch.setattr("ssdenoise.figures.save", seen)
+    monkeypatch.chdir(tmp_path)
+    own = {name: Path("d") / name for name in ("gaussian", "n2v", "best", "given")}
+    group, given = Path("g/n2v"), Path("given")
+    for folder in (*own.values(), group, given):
+        folder.mkdir(parents=True)
+    header = "step,learning_rate,loss,validation_loss\n"
+    (own["gaussian"] / "history.csv").write_text(header)
+    (group / "history.csv").write_text(header + "10,0.1,2.0,2.5\n20,0.1,1.0,1.5\n")
+    (own["best"] / "choice.json").write_text(json.dumps({"says": "n2v has the least error"}))
+    models = {**own, "n2v": group, "given": given}
+    plot_training(own, models, "d/measured", Path("a.png"))
+    filters = {"gaussian": own["gaussian"]}
+    plot_training(filters, filters, "d/measured", Path("b.png"))
+    assert texts[0] == (
+        ["n2v"],
+        "n2v: the model of g/n2v\nbest: n2v has the least error\ngiven: the model of given, without a history",
+    )
+    assert texts[1] == ([], "nothing was trained: parameters were chosen by the noisy data, without steps")
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.0, 2.0])

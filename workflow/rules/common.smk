@@ -303,7 +303,12 @@ def shown_stores(wildcards):
 
 
 def shown_folders(wildcards):
-    return [f"{entry}={folder}" for entry, folder in shown(wildcards).items()]
+    """Method entry and folder, and that of its model where it is another."""
+    found, seed = [], PROJECT.config.seeds[0]
+    for entry, folder in shown(wildcards).items():
+        model = PROJECT.model_folder(wildcards.dataset, wildcards.noise, entry, seed)
+        found.append(f"{entry}={folder}" + (f"={model}" if model != folder else ""))
+    return found
 
 
 def drawn(*names):

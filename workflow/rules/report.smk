@@ -26,7 +26,7 @@ rule figures:
     shell:
         "python -m ssdenoise figures --title {wildcards.dataset}/{wildcards.noise} --noisy {input.noisy}"
         " --comparison {input.comparison} {params.truth} {params.fitted}"
-        " --output {params.folder} {params.entries} 2> {log}"
+        " --output {params.folder} {params.entries:q} 2> {log}"
 
 
 use rule figures as figures_uncertain with:
