@@ -7,6 +7,7 @@ import logging
 import os
 import resource
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -18,8 +19,24 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Denoise microscopy volumes without clean training data. Snakemake runs its stages; each also runs alone.",
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"ssdenoise {version('ssdenoise')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Denoise microscopy volumes without clean training data. Snakemake runs its stages; each also runs alone."""
+
+
 stage = functools.partial(app.command, rich_help_panel="Stages of a run, in their order")
 tool = functools.partial(app.command, rich_help_panel="Before and after a run")
 
@@ -383,7 +400,7 @@ def export(
 @tool()
 def inspect(
     source: Annotated[
-        str, typer.Argument(help="A file, or a pattern in quotes; after `#` what to take of it, as in the sheet.")
+        list[str], typer.Argument(help="A file, or a pattern in quotes; after `#` what to take of it, as in the sheet.")
     ],
     axes: Annotated[
         str | None, typer.Option(help="Axes of its array, such as ZYX, where the file does not say.")
@@ -392,8 +409,14 @@ def inspect(
     """Tell what a file holds, what its noise is like, and its line for the sheet."""
     from ssdenoise.inspect import inspect
 
+    if len(source) > 1:
+        pattern = f"{Path(source[0]).parent / '*'}{Path(source[0]).suffix}"
+        raise ConfigError(
+            f"found {len(source)} files, {source[0]} to {source[-1]}; inspect takes one, or a pattern in quotes, so "
+            f"that the shell leaves it as it is: '{pattern}'"
+        )
     logging.disable()  # what calibration logs is in the text
-    sys.stdout.write(inspect(source, axes))
+    sys.stdout.write(inspect(source[0], axes))
 
 
 @tool()

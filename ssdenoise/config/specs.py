@@ -208,14 +208,19 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def validated(model: type[Model], value: object, where: str) -> Model:
-    """A model from plain values; the first fault becomes a one-line error with the path of the key."""
+    """A model from plain values; the first fault becomes a one-line error with the path of the key.
+
+    Unknown keys come first: what is missing is often one that is misspelt.
+    """
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        fault = error.errors()[0]
+        faults = error.errors()
+        fault = next((one for one in faults if one["type"] == "extra_forbidden"), faults[0])
         path = ".".join(str(part) for part in fault["loc"])
-        found = "" if fault["type"] in ("missing", "extra_forbidden") else f", found {fault['input']!r}"
-        what = fault["msg"]
+        of_all = fault["type"] == "value_error" and isinstance(fault["input"], dict)  # which says itself what it found
+        found = "" if of_all or fault["type"] in ("missing", "extra_forbidden") else f", found {fault['input']!r}"
+        what = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
             what = f"unknown key{_close(model, path)}"
         elif fault["type"] == "union_tag_invalid":

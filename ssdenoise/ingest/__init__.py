@@ -79,20 +79,21 @@ def ingest(
     files = source_files(located(root, spec.source.partition("#")[0]))
     inputs = {str(path): path.fingerprint() if isinstance(path, Remote) else fingerprint(path) for path in files}
     key = digest(dump(spec), canonical(inputs), code)
-    with claim(lock_of(output)), closing(read_source(spec.source, root, spec.axes)) as source:
+    with closing(read_source(spec.source, root, spec.axes)) as source:
         voxels = tczyx(source, spec.source)
         _check(voxels, spec.source, like)
         layout = Layout.fit(voxels.shape, voxels.dtype.name, spec.storage.chunk, spec.storage.shard)
-        copy(voxels, ShardWriter(output, layout, key, root=spec.storage.root), spec.source, threads)
-        number = voxels.shape[1]
-        # of other numbers are those whose channels were selected, or are samples of a picture
-        names = source.channels if len(source.channels) == number else tuple(f"channel {i}" for i in range(number))
-        colors = source.colors if len(source.colors) == number else (WHITE,) * number
-        metadata = Metadata(spec.name, spec.voxel_size_um or _voxel_size(source, voxels), names, colors)
-        provenance = record("ingest", spec=spec.model_dump(mode="json"), inputs=inputs, code=code, clock=clock)
-        return commit(
-            output, layout, key, metadata, {"provenance": provenance}, threads=threads, root=spec.storage.root
-        )
+        with claim(lock_of(output)):  # which leaves a folder: not for what was refused
+            copy(voxels, ShardWriter(output, layout, key, root=spec.storage.root), spec.source, threads)
+            number = voxels.shape[1]
+            # of other numbers are those whose channels were selected, or are samples of a picture
+            names = source.channels if len(source.channels) == number else tuple(f"channel {i}" for i in range(number))
+            colors = source.colors if len(source.colors) == number else (WHITE,) * number
+            metadata = Metadata(spec.name, spec.voxel_size_um or _voxel_size(source, voxels), names, colors)
+            provenance = record("ingest", spec=spec.model_dump(mode="json"), inputs=inputs, code=code, clock=clock)
+            return commit(
+                output, layout, key, metadata, {"provenance": provenance}, threads=threads, root=spec.storage.root
+            )
 
 
 def tczyx(source: Source, where: str) -> da.Array:

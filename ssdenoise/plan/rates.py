@@ -17,7 +17,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from ssdenoise.device import Device
-from ssdenoise.errors import ConfigError, FormatError
+from ssdenoise.errors import ConfigError, FormatError, MissingInputError
 from ssdenoise.grid import ceil_to
 from ssdenoise.intensity import Normalization
 from ssdenoise.methods import Batch, Method, Network, TrainedMethod
@@ -94,11 +94,18 @@ class Rates:
         If the table has no such device, or several.
     FormatError
         If the file is no table of rates.
+    MissingInputError
+        If another device is asked for, and there is no file.
     """
 
     def __init__(self, device: Device, table: Path | None = None, elsewhere: str | None = None) -> None:
         self._device, self._table, self._elsewhere = device, table, elsewhere is not None
-        self._known = _read(table) if table and (table.exists() or elsewhere) else {}
+        if table and elsewhere and not table.exists():
+            raise MissingInputError(
+                f"no table of rates {table}; `plan --rates {table}` without --device, on the machine with the device, "
+                "writes it"
+            )
+        self._known = _read(table) if table and table.exists() else {}
         self.name = device.name if device.kind == "cuda" else f"{device.name} of {_processor()}"
         if elsewhere is not None:
             fits = [name for name in self._known if elsewhere in name]

@@ -12,6 +12,7 @@ import pandas as pd
 
 from ssdenoise.config.models import MEASURED, Dataset
 from ssdenoise.config.project import Project
+from ssdenoise.errors import SsdenoiseError
 from ssdenoise.grid import blocks
 from ssdenoise.ingest import tczyx
 from ssdenoise.ingest.sources import read_in_place, read_source
@@ -92,9 +93,13 @@ def _layout(project: Project, name: str, column: str) -> Layout | None:
         return None
     if is_remote(source) and not read_in_place(source):
         return None  # to see its shape all of it would be downloaded
-    with closing(read_source(source, project.root, row.axes)) as found:
-        voxels, storage = tczyx(found, source), project.config.storage
-        return Layout.fit(voxels.shape, voxels.dtype.name, storage.chunk, storage.shard)
+    storage = project.config.storage
+    try:
+        with closing(read_source(source, project.root, row.axes)) as found:
+            voxels = tczyx(found, source)
+            return Layout.fit(voxels.shape, voxels.dtype.name, storage.chunk, storage.shard)
+    except SsdenoiseError as error:
+        raise type(error)(f"{project.config.datasets}: dataset {name!r}: {error}") from None
 
 
 def _size(number: float) -> str:

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import get_type_hints
 
@@ -74,6 +75,10 @@ def test_the_options_that_help_names_are_all_that_is_needed(verb: str, spec: typ
     [
         (["ingest", "--spec", "{", "--output", "x"], "--spec is no JSON"),
         (["ingest", "--spec", "{}", "--output", "x"], "--spec: source: Field required"),
+        (["ingest", "--spec", '{"sorce": "v"}', "--output", "x"], "sorce: unknown key; did you mean 'source'?"),
+        (["inspect", "d/a.tif", "d/b.tif"], "found 2 files, d/a.tif to d/b.tif; inspect takes one, or a pattern"),
+        (["plan", "--configfile", "missing.yaml"], "missing.yaml"),
+        (["plan", "--rates", "r.json", "--device", "H100"], "no table of rates r.json; `plan --rates r.json` without"),
         (["calibrate", "--noisy", "nowhere.ome.zarr", "--output", "x"], "nowhere.ome.zarr is no finished store"),
     ],
 )
@@ -144,6 +149,10 @@ def test_stores_are_verified(tmp_path: Path) -> None:
     assert "does not hold the voxels that were committed: level 0 shard 0/0/0/0/0; " in damaged
     assert done.stdout == f"{other.digest}  {other.path}\n"
     assert ssdenoise("verify", "nowhere", str(other.path)).returncode == 2
+
+
+def test_the_version_is_told() -> None:
+    assert ssdenoise("--version").stdout == f"ssdenoise {version('ssdenoise')}\n"
 
 
 def test_schema_is_json() -> None:

@@ -119,6 +119,14 @@ def test_rates_of_processors_are_not_passed_off_as_a_gpu_s() -> None:
     assert _other_device([on_gpu], [Needs()], "cpu") == []
 
 
+def test_what_is_wrong_with_a_source_is_told_with_its_dataset(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((2, 8, 8), np.uint8))
+    (tmp_path / "datasets.tsv").write_text("dataset\tnoisy\taxes\na\ta.npy\tYX\n")
+    project = Project({"run": "r", "datasets": "datasets.tsv", "methods": {"n2v": {"name": "n2v"}}}, tmp_path)
+    with pytest.raises(FormatError, match=r"^datasets.tsv: dataset 'a': .*a.npy"):
+        Estimate(project, Rates(CPU))
+
+
 def planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: Rate, **granted: str) -> list[str]:
     """What does not fit of a volume of 1.3e9 voxels, which is not written."""
     np.lib.format.open_memmap(tmp_path / "a.npy", "w+", np.uint16, (5, 16384, 16384))
