@@ -15,7 +15,7 @@ from ssdenoise.config.specs import CalibrateSpec
 from ssdenoise.methods import METHODS
 from ssdenoise.store import Volume
 from ssdenoise.train import Scene, train
-from tests.conftest import ROOT
+from tests.conftest import ROOT, make_store
 
 
 def test_the_examples_run(counts: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,3 +34,6 @@ def test_the_examples_run(counts: Volume, tmp_path: Path, monkeypatch: pytest.Mo
     (run / "hqssl" / "seed-0" / "denoised.ome.zarr").symlink_to(denoised.path.resolve())
     exec(to_tiff, {})
     np.testing.assert_array_equal(tifffile.imread("hazelnut.tif"), denoised.to_xarray().values.squeeze())
+    half = make_store(tmp_path, "half", denoised.to_xarray().values.astype(np.float16)).path
+    exec(to_tiff.replace("results/demo/hazelnut/measured/hqssl/seed-0/denoised.ome.zarr", str(half)), {})
+    np.testing.assert_array_equal(tifffile.imread("hazelnut.tif"), Volume(half).to_xarray().values.squeeze())
