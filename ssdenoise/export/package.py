@@ -14,6 +14,9 @@ from ssdenoise.methods import Method
 from ssdenoise.model import Model
 from ssdenoise.store import Volume
 
+#: Most volumes that the page for readers names.
+NAMED = 10
+
 
 def write_package(
     folder: Path,
@@ -120,16 +123,36 @@ def citations(method: Method) -> list[tuple[str, str]]:
 
 
 def default_name(description: dict[str, Any]) -> str:
-    """Method, dataset and noise level, in characters that the zoo takes."""
-    spec = description["provenance"]["spec"]
-    return re.sub(r"[^A-Za-z0-9_+() -]", "-", f"{spec['method']['name']} of {spec['dataset']} {spec['noise']}")
+    """Method, dataset or group, and noise level, in characters that the zoo takes."""
+    trained_on = _trained_on(description)
+    name = f"{description['method']['name']} of {trained_on['dataset']} {trained_on['noise']}"
+    return re.sub(r"[^A-Za-z0-9_+() -]", "-", name)
+
+
+def _trained_on(description: dict[str, Any]) -> dict[str, Any]:
+    """What a `model.json` says of the volumes; older ones say it in their options, and name no volumes."""
+    found: dict[str, Any] = description.get("trained_on") or description["provenance"]["spec"]
+    return found
+
+
+def volumes_said(description: dict[str, Any]) -> str:
+    """The volumes that a model was trained on, for people."""
+    trained_on = _trained_on(description)
+    volumes = trained_on.get("volumes", [])
+    if len(volumes) == 1:
+        kind, names = "dataset", ""
+    elif volumes:
+        more = f", and {len(volumes) - NAMED} more" if len(volumes) > NAMED else ""
+        kind, names = "group", f" of {len(volumes)} volumes ({', '.join(f'`{one}`' for one in volumes[:NAMED])}{more})"
+    else:
+        kind, names = "dataset or group", ""
+    return f"the {kind} `{trained_on['dataset']}`{names} at the noise level `{trained_on['noise']}`"
 
 
 def readme(model: Model, description: dict[str, Any], name: str) -> str:
     """The documentation that the package carries."""
     axes = "ZYX"[-model.ndim :]
-    provenance = description["provenance"]
-    spec = provenance["spec"]
+    version = description["provenance"]["version"]
 
     def each(values: Sequence[float]) -> str:
         return ", ".join(f"{value:.6g}" for value in values)
@@ -144,8 +167,8 @@ def readme(model: Model, description: dict[str, Any], name: str) -> str:
     return f"""# {name}
 
 {method}
-Trained by ssdenoise {provenance["version"]} on {learned_from[model.method.target]}:
-the dataset `{spec["dataset"]}` at the noise level `{spec["noise"]}`.
+Trained by ssdenoise {version} on {learned_from[model.method.target]}:
+{volumes_said(description)}.
 
 Input are intensities as the microscope gives them, float32, axes B, C, {", ".join(axes)}.
 Output is in the same units.

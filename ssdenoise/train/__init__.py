@@ -114,6 +114,11 @@ def _train(spec: TrainSpec, scenes: Sequence[Scene], output: Path, device: Devic
         "ndim": spec.ndim,
         "normalization": asdict(normalization),
         "fitted": fitted,
+        "trained_on": {
+            "dataset": spec.dataset,  # or a group
+            "noise": spec.noise,
+            "volumes": [noisy.metadata.name for noisy, *_ in volumes],
+        },
         "parameters": sum(p.numel() for p in net.parameters()),
         "provenance": record(
             "train",

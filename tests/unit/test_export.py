@@ -16,7 +16,7 @@ from ssdenoise.config.specs import Storage
 from ssdenoise.errors import ConfigError, FormatError
 from ssdenoise.export import export
 from ssdenoise.export.graph import smallest
-from ssdenoise.export.package import citations
+from ssdenoise.export.package import citations, default_name, volumes_said
 from ssdenoise.methods import METHODS
 from ssdenoise.model import load_model
 from ssdenoise.store import Volume
@@ -118,6 +118,20 @@ def test_what_cannot_be_exported_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="BioImage Model Zoo refuses name: "):
         export(model, volume.path, tmp_path / "package", **GIVEN, name="a/b/c/d")
     assert not (tmp_path / "package").exists()
+
+
+def test_the_page_names_the_volumes_that_a_model_was_trained_on() -> None:
+    def said(*volumes: str) -> str:
+        return volumes_said({"trained_on": {"dataset": "g", "noise": "measured", "volumes": volumes}})
+
+    assert said("g noisy") == "the dataset `g` at the noise level `measured`"
+    assert said("a noisy", "b noisy") == (
+        "the group `g` of 2 volumes (`a noisy`, `b noisy`) at the noise level `measured`"
+    )
+    assert "`9`, and 2 more) at" in said(*map(str, range(12)))
+    old = {"method": {"name": "n2v"}, "provenance": {"spec": {"dataset": "g", "noise": "measured"}}}
+    assert volumes_said(old) == "the dataset or group `g` at the noise level `measured`"
+    assert default_name(old) == "n2v of g measured"
 
 
 def test_methods_name_their_papers() -> None:
