@@ -215,9 +215,9 @@ def plot_training(entries: Mapping[str, Path], models: Mapping[str, Path], title
     figure = plt.figure(figsize=(3.2 * columns, 2.6 * bool(curves) + 0.16 * lines + 0.4), layout="constrained")
     for column, (name, curve) in enumerate(curves.items(), 1):
         axis = figure.add_subplot(1, len(curves), column)
-        dots = {"marker": "o" if len(curve) == 1 else None}  # a single one makes no line
-        axis.plot(curve["step"], curve["loss"], color=COLOURS[0], label="training", **dots)
-        axis.plot(curve["step"], curve["validation_loss"], color=COLOURS[1], label="validation", **dots)
+        dot = "o" if len(curve) == 1 else None  # a single one makes no line
+        axis.plot(curve["step"], curve["loss"], color=COLOURS[0], label="training", marker=dot)
+        axis.plot(curve["step"], curve["validation_loss"], color=COLOURS[1], label="validation", marker=dot)
         axis.set(title=name, xlabel="step")
         if column == 1:
             axis.set_ylabel("loss (differs by method)")
