@@ -12,7 +12,8 @@ import zarr
 from ssdenoise.compare.criteria import trust
 from ssdenoise.compare.figure import draw
 from ssdenoise.compare.printing import TRUST, caption, html, latex, markdown, printed
-from ssdenoise.compare.rows import Cell, probed, seed_row, summarised
+from ssdenoise.compare.rows import Cell, probed, seed_row
+from ssdenoise.compare.summary import summarised
 from ssdenoise.config.specs import CompareSpec
 from ssdenoise.metrics import psnr
 from ssdenoise.provenance import Clock, code_hash, file_digest, record, write_json, write_text

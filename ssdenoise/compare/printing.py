@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from ssdenoise.compare.rows import SIGNIFICANT
+from ssdenoise.compare.summary import SIGNIFICANT
 from ssdenoise.config.specs import CompareSpec
 from ssdenoise.provenance import listed
 

@@ -1,4 +1,4 @@
-"""From scores of planes to one row for each denoised volume, and one for each method over all its seeds."""
+"""From scores of planes to one row for each denoised volume."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ssdenoise.metrics import Rings, Runs, holm, paired, psnr, resolution, ring_correlation, run_means
+from ssdenoise.metrics import Rings, Runs, psnr, resolution, ring_correlation
 from ssdenoise.noise import stream
 
 Values = npt.NDArray[np.float64]
@@ -34,9 +34,6 @@ PROBED = {"risk": "voxels", "blind_error": "blind_voxels", "thinned_error": "vox
 
 #: Scores that get an interval.
 WITH_INTERVAL = ("psnr", "ssim", "upsnr")
-
-#: Under this p value a difference counts.
-SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,7 @@ class Cell:
     def of(cls, planes: pd.DataFrame, average: str, block: int | str) -> Cell:
         """The cell that all these rows belong to; `block` is the length of runs, or `auto`."""
         first = planes.iloc[0]
-        pictures = [_pictures(part) for _, part in planes.groupby(["method", "seed"], sort=False)]
+        pictures = [pictures_of(part) for _, part in planes.groupby(["method", "seed"], sort=False)]
         n = len(pictures[0])
         if block == "auto":
             values = [np.asarray(_level(one), np.float64) for one in pictures]
@@ -89,7 +86,7 @@ class Cell:
         return {"dataset": self.dataset, "situation": self.situation, "noise": self.noise}
 
 
-def _pictures(part: pd.DataFrame) -> pd.DataFrame:
+def pictures_of(part: pd.DataFrame) -> pd.DataFrame:
     """Scores of each plane: its channels are one picture, its error is over all of them."""
     return part.groupby(["t", "z"])[list(AVERAGED)].mean()
 
@@ -150,7 +147,7 @@ def scored(cell: Cell, pictures: pd.DataFrame) -> dict[str, float]:
 
 def seed_row(cell: Cell, method: object, seed: object, part: pd.DataFrame) -> dict[str, object]:
     """The row of one denoised volume."""
-    pictures = _pictures(part)
+    pictures = pictures_of(part)
     head = cell.names() | {"method": method, "seed": seed, "planes": len(pictures), "data_range": cell.data_range}
     row: dict[str, object] = head | {"reference_fit": part["reference_fit"].iloc[0]} | scored(cell, pictures)
     row |= _residuals(part, noisy=method == "noisy") | _frequencies(part)
@@ -192,78 +189,3 @@ def probed(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
         return pd.DataFrame(columns=[*keys, *PROBED], dtype=float).set_index(keys)
     sums = pd.concat(parts, ignore_index=True).groupby(keys, sort=False).sum(numeric_only=True, min_count=1)
     return pd.DataFrame({name: sums[name] / sums[per] for name, per in PROBED.items()})
-
-
-def summary_rows(cell: Cell, baseline: str | None) -> list[dict[str, object]]:
-    """One row for each method entry of a cell: the mean of its seeds, compared with the baseline or the best one."""
-    methods: dict[str, pd.DataFrame] = {}
-    spread: dict[str, tuple[int, float]] = {}
-    for method, part in cell.planes.groupby("method", sort=False):
-        seeds = [_pictures(one) for _, one in part.groupby("seed", sort=False)]
-        methods[str(method)] = sum(seeds[1:], seeds[0]) / len(seeds)
-        values = [scored(cell, one)["psnr"] for one in seeds]
-        spread[str(method)] = len(seeds), float(np.std(values, ddof=1)) if len(seeds) > 1 else np.nan
-    rows = {
-        name: cell.names()
-        | {"method": name, "seeds": spread[name][0], "planes": len(pictures)}
-        | scored(cell, pictures)
-        for name, pictures in methods.items()
-    }
-    untested: dict[str, object] = {
-        "baseline": None,
-        "psnr_difference": np.nan,
-        "p_value": np.nan,
-        "effect_size": np.nan,
-        "best": False,
-    }
-    for name, row in rows.items():
-        row |= untested | {"psnr_seed_std": spread[name][1], "rank": np.nan}
-    # an automatic choice is one of the others again
-    chosen = {m for m, part in cell.planes.groupby("method") if "chosen" in part and part["chosen"].notna().any()}
-    own = {name: row for name, row in rows.items() if name not in chosen}
-    _ranked(own)
-    _tested(cell, own, methods, baseline)
-    return list(rows.values())
-
-
-def _ranked(rows: Mapping[str, dict[str, object]]) -> None:
-    """The rank of each method within its cell, 1 is best; the noisy input is none."""
-    ranks = pd.Series({name: row["psnr"] for name, row in rows.items() if name != "noisy"}).rank(ascending=False)
-    for name, row in rows.items():
-        row["rank"] = float(ranks.get(name, np.nan))
-
-
-def _tested(
-    cell: Cell, rows: Mapping[str, dict[str, object]], pictures: Mapping[str, pd.DataFrame], baseline: str | None
-) -> None:
-    """Paired comparison of each method with the baseline or, without one, the best; and whether the best stands out."""
-    levels = {name: psnr(pictures[name]["mean_squared_error"], cell.data_range) for name in rows}
-    best = next((name for name, row in rows.items() if row["rank"] == 1), None)
-    if best is None:
-        return
-    against_best = _against(cell, levels, best)
-    others = [p for name, (p, _) in against_best.items() if name != "noisy"]
-    rows[best]["best"] = bool(others) and all(p < SIGNIFICANT for p in others)
-    against = baseline if baseline in levels else best
-    for name, (p, effect) in (against_best if against == best else _against(cell, levels, against)).items():
-        difference = float(np.mean(levels[name]) - np.mean(levels[against]))
-        rows[name] |= {"baseline": against, "psnr_difference": difference, "p_value": p, "effect_size": effect}
-
-
-def _against(cell: Cell, levels: Mapping[str, Values], one: str) -> dict[str, tuple[float, float]]:
-    """P value, corrected for the number of methods, and effect size of each other method against one."""
-
-    def tested(name: str) -> tuple[float, float]:
-        # half of what an interval takes: of few planes it would leave too few runs to test
-        block = cell.runs.block if cell.fixed else -(-Runs.of(levels[name] - levels[one]).block // 2)
-        return paired(run_means(levels[name], block), run_means(levels[one], block))
-
-    names = [name for name in levels if name != one]
-    found = [tested(name) for name in names]
-    corrected = holm([p for p, _ in found])
-    return {name: (float(p), effect) for name, p, (_, effect) in zip(names, corrected, found, strict=True)}
-
-
-def summarised(cells: Sequence[Cell], baseline: str | None) -> pd.DataFrame:
-    """The aggregated table."""
-    return pd.DataFrame([row for cell in cells for row in summary_rows(cell, baseline)])
