@@ -318,14 +318,21 @@ def choose(
 def compare(
     spec: Annotated[str, typer.Option(help=SPEC + 'At least: {"run": "demo", "average": "error"}')],
     output: Annotated[Path, typer.Option(help="Folder to write comparison.csv and so on to.", callback=_no_file)],
-    scores: Annotated[list[Path], typer.Argument(help="Parquet files that `score` wrote.")],
+    scores: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Parquet files that `score` wrote; without any, those in the folder that `spec` expects."),
+    ] = None,
     probe: Annotated[list[Path] | None, typer.Option(help="Parquet file that `probe` wrote; any number.")] = None,
 ) -> None:
     """Gather the scores of a run into its tables."""
-    from ssdenoise.compare import compare
+    from ssdenoise.compare import compare, files_of
     from ssdenoise.config.specs import CompareSpec, parse_spec
 
-    compare(parse_spec(CompareSpec, spec), scores, output, probes=probe or ())
+    options = parse_spec(CompareSpec, spec)
+    if scores:
+        compare(options, scores, output, probes=probe or ())
+    else:
+        compare(options, *files_of(options, output))
 
 
 @stage()

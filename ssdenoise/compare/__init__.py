@@ -15,13 +15,27 @@ from ssdenoise.compare.printing import TRUST, caption, html, latex, markdown, pr
 from ssdenoise.compare.rows import Cell, probed, seed_row
 from ssdenoise.compare.summary import summarised
 from ssdenoise.config.specs import CompareSpec
+from ssdenoise.errors import ConfigError
 from ssdenoise.metrics import psnr
 from ssdenoise.provenance import Clock, code_hash, file_digest, record, write_json, write_text
 
 CELL = ["dataset", "noise"]
 
 
-def compare(spec: CompareSpec, scores: Sequence[Path], output: Path, *, probes: Sequence[Path] = ()) -> pd.DataFrame:
+def files_of(spec: CompareSpec, run: Path) -> tuple[list[Path], Path, list[Path]]:
+    """Files of `score` in the folder of a run, that folder, and files of `probe`, as the spec expects them."""
+    scores, probes = [], []
+    for one in spec.expected:
+        for scene in (run / dataset / noise for dataset in one.datasets for noise in one.noise):
+            folders = [scene / method / f"seed-{seed}" for method, seed in one.jobs]
+            scores += [scene / "noisy-scores.parquet", *(folder / "scores.parquet" for folder in folders)]
+            probes += [folder / "probe.parquet" for folder in folders]
+    if not scores:
+        raise ConfigError("no scores: name files that `score` wrote, or what the run is expected to have (`expected`)")
+    return scores, run, probes
+
+
+def compare(spec: CompareSpec, scores: Sequence[Path], output: Path, probes: Sequence[Path] = ()) -> pd.DataFrame:
     """Write the tables of a run.
 
     - `comparison.csv`, `.parquet`: one row per dataset, noise level, method entry and seed; as `comparison.zarr` an

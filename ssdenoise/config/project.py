@@ -215,6 +215,7 @@ class Project:
         scoring = self.config.scoring
         return CompareSpec(
             run=self.config.run,
+            expected=self.expected(),
             average=scoring.average,
             bootstrap_block=scoring.bootstrap_block,
             baseline=scoring.baseline,
@@ -223,8 +224,8 @@ class Project:
             published=self.config.published,
         )
 
-    def report(self, figures: Mapping[str, str], commands: Sequence[str]) -> ReportSpec:
-        """Options for the page of the run; datasets that are alike share an entry, so that the command stays short."""
+    def expected(self) -> tuple[Expected, ...]:
+        """What a run makes; datasets that are alike share an entry, so that commands stay short."""
         alike: dict[Expected, list[str]] = {}
         for row in self.datasets.values():
             if not row.train_only:
@@ -236,6 +237,10 @@ class Project:
                     reference_fit=row.reference_fit,
                 )
                 alike.setdefault(found, []).append(row.dataset)
+        return tuple(one.model_copy(update={"datasets": tuple(names)}) for one, names in alike.items())
+
+    def report(self, figures: Mapping[str, str], commands: Sequence[str]) -> ReportSpec:
+        """Options for the page of the run."""
         trained = {row.dataset: row.model or row.trains or "" for row in self.datasets.values()}
         sources = {row.dataset: (row.clean, row.noisy, row.reference, row.pair) for row in self.datasets.values()}
         fetched = {
@@ -245,7 +250,7 @@ class Project:
         }
         return ReportSpec(
             run=self.config.run,
-            expected=tuple(one.model_copy(update={"datasets": tuple(names)}) for one, names in alike.items()),
+            expected=self.expected(),
             trained={dataset: name for dataset, name in trained.items() if "/" not in name and name != dataset},
             downloads={dataset: names for dataset, names in fetched.items() if names},
             figures=tuple(figures.items()),

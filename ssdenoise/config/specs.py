@@ -164,18 +164,6 @@ class ChooseSpec(Strict):
     criterion: Criterion = "risk"
 
 
-class CompareSpec(Strict):
-    """Options of `compare`."""
-
-    run: str
-    average: Literal["error", "psnr"]
-    bootstrap_block: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    baseline: str | None = None
-    ssim_window: SsimWindow = "uniform"
-    ssim_ndim: Literal[2, 3] = 2
-    published: tuple[Published, ...] = ()
-
-
 class Expected(Strict):
     """Datasets that a run makes the same of; `jobs` are a method entry and a seed each."""
 
@@ -184,6 +172,19 @@ class Expected(Strict):
     noise: tuple[str, ...]
     jobs: tuple[tuple[str, int], ...]
     reference_fit: ReferenceFit = "none"
+
+
+class CompareSpec(Strict):
+    """Options of `compare`."""
+
+    run: str
+    expected: tuple[Expected, ...] = Field((), description="Whose scores to gather, from the folder of the run.")
+    average: Literal["error", "psnr"]
+    bootstrap_block: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    baseline: str | None = None
+    ssim_window: SsimWindow = "uniform"
+    ssim_ndim: Literal[2, 3] = 2
+    published: tuple[Published, ...] = ()
 
 
 class ReportSpec(Strict):

@@ -10,10 +10,11 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from ssdenoise.compare import compare
+from ssdenoise.compare import compare, files_of
 from ssdenoise.compare.criteria import trust
 from ssdenoise.compare.figure import _groups
-from ssdenoise.config.specs import CompareSpec
+from ssdenoise.config.specs import CompareSpec, Expected
+from ssdenoise.errors import ConfigError
 from ssdenoise.metrics import critical_difference, holm, paired, resolution
 
 
@@ -65,7 +66,7 @@ def compared(
             table.to_parquet(file)
         return files
 
-    compare(spec, written("scores", parts), tmp_path / "out", probes=written("probe", probes or []))
+    compare(spec, written("scores", parts), tmp_path / "out", written("probe", probes or []))
     return pd.read_csv(tmp_path / "out" / "summary.csv").set_index("method")
 
 
@@ -174,6 +175,21 @@ def test_the_error_is_split_into_bias_and_variance_over_seeds(tmp_path: Path) ->
     assert found.loc["a", "seed_variance"] == pytest.approx(4, rel=0.02)
     assert found.loc["a", "bias_square"] == pytest.approx(9, rel=0.02)
     assert np.isnan(found.loc["noisy", "bias_square"])
+
+
+def test_files_are_found_by_what_is_expected(tmp_path: Path) -> None:
+    alike = Expected(datasets=("a", "b"), situation="archive", noise=("measured",), jobs=(("n2v", 0), ("n2v", 3)))
+    scores, folder, probes = files_of(spec_for(expected=(alike,)), tmp_path)
+    assert folder == tmp_path
+    assert [str(path.relative_to(tmp_path)) for path in scores[:3]] == [
+        "a/measured/noisy-scores.parquet",
+        "a/measured/n2v/seed-0/scores.parquet",
+        "a/measured/n2v/seed-3/scores.parquet",
+    ]
+    assert len(scores) == 6
+    assert len(probes) == 4
+    with pytest.raises(ConfigError, match="no scores"):
+        files_of(spec_for(), tmp_path)
 
 
 def test_names_are_escaped(tmp_path: Path, errors: np.ndarray) -> None:

@@ -133,7 +133,5 @@ rule compare:
         spec=dump(PROJECT.compare()),
         folder=parent,
         code=code("compare"),
-        probe=option("probe"),
     shell:
-        "python -m ssdenoise compare --spec {params.spec:q} --output {params.folder} {params.probe} {input.scores}"
-        " 2> {log}"
+        "python -m ssdenoise compare --spec {params.spec:q} --output {params.folder} 2> {log}"
