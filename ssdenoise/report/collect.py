@@ -108,9 +108,11 @@ def missing(spec: ReportSpec, scenes: list[Scene], run: Path) -> list[Missing]:
     for scene in scenes:
         steps = [(scene.folder / "logs" / "figures.log", scene.folder / "images.png")]
         steps += [(scene.folder / "logs" / "score.log", scene.folder / "noisy-scores.parquet")]
+        steps += _aside(scene)
         for step in steps:
             if failed := _failure(*step):
-                found.setdefault((failed, _within(step[0], run)), []).append(f"{scene.title}: {step[1].name}")
+                product = step[1].relative_to(scene.folder)
+                found.setdefault((failed, _within(step[0], run)), []).append(f"{scene.title}: {product}")
     log = run / "logs" / "compare.log"
     if failed := _failure(log, run / "comparison.csv"):
         found.setdefault((failed, _within(log, run)), []).append("comparison of the run")
@@ -132,11 +134,21 @@ def _steps(spec: ReportSpec, scene: Scene, entry: str, seed: int) -> Iterator[tu
     folder = scene.job(entry, seed)
     trained = scene.run / spec.trained.get(scene.dataset, scene.dataset) / scene.noise / entry / f"seed-{seed}"
     yield trained / "logs" / "train.log", trained / "model.json"
+    yield folder / "logs" / "choose.log", folder / "choice.json"
     for log in sorted((folder / "logs").glob("denoise-*.log")):
         yield log, folder / "slabs" / f"{log.stem.removeprefix('denoise-')}.json"
     for product in ("denoised", "uncertainty"):
         yield folder / "logs" / f"commit-{product}.log", folder / f"{product}.ome.zarr" / "zarr.json"
     yield folder / "logs" / "score.log", folder / "scores.parquet"
+
+
+def _aside(scene: Scene) -> Iterator[tuple[Path, Path]]:
+    """Log and product of what no score waits for: probes, and the training of those that are only chosen from."""
+    own = {scene.job(*job) for job in scene.jobs}
+    for folder in sorted(scene.folder.glob("*/seed-*")):
+        if folder not in own:
+            yield folder / "logs" / "train.log", folder / "model.json"
+        yield folder / "logs" / "probe.log", folder / "probe.parquet"
 
 
 def _failed(steps: Iterator[tuple[Path, Path]], since: float, run: Path) -> tuple[str, str] | None:

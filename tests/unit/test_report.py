@@ -259,6 +259,18 @@ def test_a_group_s_training_and_a_download_are_looked_for_where_they_are(run: Pa
     assert found["a/measured, seed 0: gaussian"].startswith("it was not begun")
 
 
+def test_a_probe_and_what_is_only_chosen_from_are_looked_for_too(run: Path) -> None:
+    for log in ("hqssl/seed-0/logs/probe.log", "n2v/seed-1/logs/train.log"):
+        (run / "cells/measured" / log).parent.mkdir(parents=True)
+        (run / "cells/measured" / log).write_text(f"ssdenoise: in {log}\n")
+    spec = spec_of("cells")
+    found = {what: one.reason for one in missing(spec, scenes_of(spec, run), run) for what in one.what}
+    assert found == {
+        "cells/measured: hqssl/seed-0/probe.parquet": "in hqssl/seed-0/logs/probe.log",
+        "cells/measured: n2v/seed-1/model.json": "in n2v/seed-1/logs/train.log",
+    }
+
+
 def test_what_failed_since_an_earlier_run_is_missing_too(run: Path) -> None:
     log = run / "cells/measured/hqssl/seed-0/logs/train.log"
     log.parent.mkdir()
