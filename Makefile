@@ -8,8 +8,8 @@ export PATH := $(abspath $(BIN)):$(PATH)
 .PHONY: demo test test-python lint lock schema bench bench-quality bench-real clean
 
 demo: $(VENV)/installed
-	@# not quieter: the line that says why a job failed would be lost, too
-	@$(SNAKEMAKE) --quiet progress
+	@# steps done, and not a block of text for each job; why one failed is told when the run ends, of its log's last line
+	@$(SNAKEMAKE) --quiet rules host
 	@# the run's own page is its last product: Snakemake's report is up to date where it is newer
 	@if [ ! results/demo/snakemake-report.html -nt results/demo/report.html ]; then \
 		$(SNAKEMAKE) --report results/demo/snakemake-report.html --quiet all && cat results/demo/comparison.md; fi
