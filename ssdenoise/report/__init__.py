@@ -48,7 +48,8 @@ def report(spec: ReportSpec, run: Path, output: Path, *, unfinished: bool = Fals
     scenes = scenes_of(spec, run)
     lacking, table = missing(spec, scenes, run), comparison(run, scenes)
     for one in lacking:
-        log.warning("missing: %s: %s", ", ".join(one.what), one.reason)
+        where = f" (log: {run.parent / one.log})" if one.log else ""
+        log.warning("missing: %s: %s%s", ", ".join(one.what), one.reason, where)
     figures = _figures(spec, scenes, run)
     content = {
         "run": spec.run,

@@ -129,6 +129,7 @@ def test_a_model_of_a_group_sees_all_of_it(two: list[Scene], tmp_path: Path) -> 
     assert 15 < sum(mean > limit for mean in means) < 45
     result = train(spec, two, tmp_path / "m", CPU)
     assert {f"{what} {i}" for what in ("noisy", "calibration") for i in range(2)} == set(result["provenance"]["inputs"])
+    assert result["trained_on"] == {"dataset": "d", "noise": "n", "volumes": ["dim", "bright"]}
     both = np.concatenate([volume.read((slice(None),) * 5).ravel() for volume in volumes])
     assert result["normalization"]["offset"] == pytest.approx([both.mean()], rel=0.02)
     assert train(spec_for("gaussian"), two, tmp_path / "g", CPU)["fitted"]

@@ -198,7 +198,7 @@ def test_values_of_the_viewers_cannot_end_their_script() -> None:
     assert json.loads(Parsed(text).data["s-data"])["title"] == "</script><b>"
 
 
-def test_what_is_missing_is_listed_with_its_reason(run: Path) -> None:
+def test_what_is_missing_is_listed_with_its_reason(run: Path, caplog: pytest.LogCaptureFixture) -> None:
     (run / "lost" / "logs").mkdir(parents=True)
     log = "2026-11-27 12:00:00 reading\nssdenoise: lost.npy cannot be <read>; fetch it\nRuleException: of Snakemake\n"
     (run / "lost" / "logs" / "reference.log").write_text(log)
@@ -220,6 +220,8 @@ def test_what_is_missing_is_listed_with_its_reason(run: Path) -> None:
             "r/lost/logs/reference.log",
         ),
     ]
+    told = "missing: cells/measured, seed 0: hqssl: MemoryError: 3 GB"
+    assert caplog.messages[0] == f"{told} (log: {run}/cells/measured/hqssl/seed-0/logs/train.log)"
     words = read(output).words
     assert "lost.npy cannot be <read>; fetch it lost/measured, seed 0: gaussian, hqssl" in words
     assert "2 datasets, 2 noisy volumes, 2 method entries, 1 seed: 1 of 4 denoised volumes are scored." in words
