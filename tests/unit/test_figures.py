@@ -6,10 +6,15 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from ssdenoise.figures import figures, plot_training, reliability
+from ssdenoise.figures import figures
+from ssdenoise.figures.residuals import autocorrelation, by_intensity
+from ssdenoise.figures.training import plot_training
+from ssdenoise.figures.uncertainty import reliability
+from ssdenoise.figures.worst import worst_place, worst_plane
 from ssdenoise.provenance import file_digest
 from tests.unit.test_report import add_scene, make_comparison
 
@@ -27,7 +32,8 @@ def test_figures_are_drawn_where_they_say_something_and_always_with_the_same_byt
     run = tmp_path / "r"
     add_scene(run, "cells")
     make_comparison(run)
-    always = {"images.png", "profiles.png", "profiles.pdf", "training.png", "training.pdf"}
+    vector = ("profiles", "residuals", "training")
+    always = {"images.png", "worst.png"} | {f"{name}.{kind}" for name in vector for kind in ("png", "pdf")}
     assert drawn(run, tmp_path / "a") == always | {"uncertainty.png", "uncertainty.pdf"}
     assert drawn(run, tmp_path / "archive", truth=False) == always
     assert drawn(run, tmp_path / "fitted", fitted=True) == always
@@ -45,7 +51,7 @@ def test_training_is_drawn_where_the_model_lies_or_what_there_is_instead_is_said
         texts.append(([axis.get_title() for axis in figure.axes], figure.get_supxlabel()))
         figure.savefig(output)
 
-    monkeypatch.setattr("ssdenoise.figures.save", seen)
+    monkeypatch.setattr("ssdenoise.figures.training.save", seen)
     monkeypatch.chdir(tmp_path)
     own = {name: Path("d") / name for name in ("gaussian", "n2v", "best", "given")}
     group, given = Path("g/n2v"), Path("given")
@@ -74,3 +80,41 @@ def test_a_right_uncertainty_lies_on_the_diagonal(factor: float) -> None:
     np.testing.assert_allclose(y / x, factor, rtol=0.05)
     assert (np.diff(x) > 0).all()
     assert len(x) == 20
+
+
+def test_the_autocorrelation_is_that_of_the_noise() -> None:
+    rng = np.random.default_rng(0)
+    white = rng.normal(3, 2, (8, 100, 90))
+    found = autocorrelation(white)
+    assert found.shape == (17, 17)
+    assert found[8, 8] == pytest.approx(1)
+    assert np.abs(np.delete(found.ravel(), 8 * 17 + 8)).max() < 0.03
+    along_x = (white + np.roll(white, 1, axis=2)) / 2
+    found = autocorrelation(along_x)
+    assert found[8, 9] == pytest.approx(0.5, abs=0.03)
+    assert found[9, 8] == pytest.approx(0, abs=0.03)
+    assert autocorrelation(rng.normal(0, 1, (2, 5, 30))).shape == (9, 17)
+
+
+def test_a_bias_shows_at_its_intensity() -> None:
+    rng = np.random.default_rng(0)
+    signal = rng.uniform(0, 100, 50000)
+    residual = rng.normal(0, 5, signal.shape) + np.where(signal > 90, 3, 0)
+    x, mean, error = by_intensity(signal, residual)
+    assert np.abs(mean[x < 85] / error[x < 85]).max() < 4
+    assert mean[-1] == pytest.approx(3, abs=0.4)
+
+
+def test_the_worst_crop_of_the_worst_plane_is_found() -> None:
+    rows = pd.DataFrame(
+        {"mean_squared_error": [1.0, 9.0, 4.0], "residual_square": [8.0, 1.0, 1.0], "noise_variance": 2.0}
+    )
+    assert worst_plane(rows, known=True).name == 1
+    assert worst_plane(rows, known=False).name == 0
+    error = np.random.default_rng(0).normal(0, 1, (600, 700))
+    error[400:440, 150:190] += 30
+    y, x = worst_place(error)
+    assert (y.stop - y.start, x.stop - x.start) == (256, 256)
+    assert y.start <= 400 < 440 <= y.stop
+    assert x.start <= 150 < 190 <= x.stop
+    assert worst_place(error[:50, :40]) == (slice(0, 50), slice(0, 40))

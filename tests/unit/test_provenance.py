@@ -69,7 +69,7 @@ def test_editing_a_docstring_or_a_comment_concerns_nothing(package: Path) -> Non
 
 
 def test_editing_the_figures_concerns_the_figures(package: Path) -> None:
-    assert changed(package, "figures.py", "CROP = 256", "CROP = 128") == {"figures"}
+    assert changed(package, "figures/crops.py", "CROP = 256", "CROP = 128") == {"figures"}
 
 
 @pytest.mark.parametrize("file", ["viewer.js", "page.html", "style.css"])

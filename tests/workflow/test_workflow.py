@@ -53,7 +53,7 @@ def test_every_product_is_there_and_valid(finished: Workflow) -> None:
     assert f"{table.loc[('bench', 'n2v'), 'psnr']:.2f}" in page
     assert "all 7 denoised volumes are scored" in page
     assert page.count('<div class="viewer"') == 3
-    assert page.count("<img ") == 3 + 5 + 4 + 4  # of the run and of each scene; the uncertainty is that of `bench`
+    assert page.count("<img ") == 3 + 7 + 6 + 6  # of the run and of each scene; the uncertainty is that of `bench`
     assert "snakemake --profile workflow/profiles/default --configfile config.yaml" in page
     assert "no GPU granted" in (run / "bench" / "gaussian" / "n2v" / "seed-0" / "logs" / "train.log").read_text()
 

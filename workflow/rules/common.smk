@@ -44,6 +44,9 @@ UNCERTAIN = [
 #: Figures of the whole run.
 OF_THE_RUN = ("levels", "cost", "ranks")
 
+#: Figures of every scene.
+ALWAYS = ("images", "worst", "profiles", "residuals", "training")
+
 #: Method entries that are chosen among others, and those that are fitted or trained.
 CHOSEN = [k for k, v in PROJECT.config.methods.items() if isinstance(v, Auto)]
 FITTED = [k for k in PROJECT.config.methods if k not in CHOSEN]
@@ -312,9 +315,13 @@ def shown_folders(wildcards):
 
 
 def drawn(*names):
-    """Figures of a scene, the first as PNG only, and how Snakemake's report shows them."""
+    """Figures of a scene, as PDF too but for images, and how Snakemake's report shows them."""
     folder = f"results/{RUN}/{{dataset}}/{{noise}}"
-    categories = {"training": "Training", "uncertainty": "Uncertainty"}
+    categories = {
+        "training": "Training",
+        "uncertainty": "Uncertainty",
+        "residuals": "Residuals",
+    }
     pictures = [
         reported(
             f"{folder}/{name}.png",
@@ -324,7 +331,8 @@ def drawn(*names):
         )
         for name in names
     ]
-    return pictures + [f"{folder}/{name}.pdf" for name in names[1:]]
+    vector = [name for name in names if name not in ("images", "worst")]
+    return pictures + [f"{folder}/{name}.pdf" for name in vector]
 
 
 def fitted(wildcards):
@@ -387,6 +395,14 @@ REPORTED = {
     for path in [f"{name}.png" for name in OF_THE_RUN]
     + [
         f"{{dataset}}/{{noise}}/{name}.png"
-        for name in ("images", "profiles", "uncertainty", "training", "calibration")
+        for name in (
+            "images",
+            "worst",
+            "profiles",
+            "residuals",
+            "uncertainty",
+            "training",
+            "calibration",
+        )
     ]
 }

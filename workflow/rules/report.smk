@@ -5,7 +5,7 @@ rule figures:
         truth=truth,
         comparison=f"results/{RUN}/comparison.csv",
     output:
-        *drawn("images", "profiles", "training"),
+        *drawn(*ALWAYS),
     log:
         f"results/{RUN}/{{dataset}}/{{noise}}/logs/figures.log",
     benchmark:
@@ -31,7 +31,7 @@ rule figures:
 
 use rule figures as figures_uncertain with:
     output:
-        *drawn("images", "profiles", "training", "uncertainty"),
+        *drawn(*ALWAYS, "uncertainty"),
     wildcard_constraints:
         dataset=one_of(UNCERTAIN),
     conda:

@@ -1,0 +1,36 @@
+"""What the figures show of a volume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ssdenoise.grid import Region
+from ssdenoise.store import Volume
+
+#: Pixels a side of the crop that is shown.
+CROP = 256
+
+#: Planes that statistics are taken of, spread over the depth, and pixels a side of each.
+PLANES, SIDE = 16, 512
+
+
+def middle(shape: tuple[int, ...]) -> Region:
+    """Central crop of the middle plane."""
+    starts = [max(0, (n - CROP) // 2) for n in shape[3:]]
+    crop = (slice(start, start + min(CROP, n)) for start, n in zip(starts, shape[3:], strict=True))
+    return (*(slice(n // 2, n // 2 + 1) for n in (shape[0], 1, shape[2])), *crop)
+
+
+def pixels(path: Path, place: Region) -> npt.NDArray[np.float64]:
+    """The plane of a place."""
+    return np.asarray(Volume(path).read(place)[0, 0, 0], np.float64)
+
+
+def spread(shape: tuple[int, ...]) -> list[Region]:
+    """Central crops of planes over the depth of the middle time point, all channels."""
+    rows, columns = (slice(max(0, (n - SIDE) // 2), max(0, (n - SIDE) // 2) + min(n, SIDE)) for n in shape[3:])
+    planes = np.unique(np.linspace(0, shape[2] - 1, PLANES).round().astype(int)).tolist()
+    return [(slice(shape[0] // 2, shape[0] // 2 + 1), slice(None), slice(z, z + 1), rows, columns) for z in planes]

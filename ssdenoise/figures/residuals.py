@@ -1,0 +1,82 @@
+"""What was removed: how it is correlated, and whether its mean depends on the intensity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from scipy import fft
+
+from ssdenoise.figures.crops import spread
+from ssdenoise.plotting import COLOURS, plt, save
+from ssdenoise.store import Volume
+
+#: Pixels that the autocorrelation is shown of, each way.
+REACH = 8
+
+#: Bins of the intensity.
+BINS = 16
+
+
+def autocorrelation(planes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Autocorrelation of planes (N, Y, X) at shifts of up to `REACH` pixels, mean over planes; 1 in the middle."""
+    centred = planes - planes.mean(axis=(1, 2), keepdims=True)
+    size = [fft.next_fast_len(n + REACH) for n in planes.shape[1:]]  # room for what would come round
+    power = np.abs(fft.rfft2(centred, size)) ** 2
+    products = np.fft.fftshift(fft.irfft2(power.sum(axis=0), size))
+    overlaps = np.fft.fftshift(fft.irfft2(np.abs(fft.rfft2(np.ones(planes.shape[1:]), size)) ** 2, size))
+    y, x = (n // 2 for n in size)
+    reach = [min(REACH, n - 1) for n in planes.shape[1:]]
+    near = slice(y - reach[0], y + reach[0] + 1), slice(x - reach[1], x + reach[1] + 1)
+    found = products[near] / overlaps[near]
+    return np.asarray(found / max(found[reach[0], reach[1]], np.finfo(float).tiny))
+
+
+def by_intensity(
+    signal: npt.NDArray[np.float64], residual: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Mean signal, mean residual and its standard error, in bins of equally many voxels by the signal."""
+    parts = [one for one in np.array_split(np.argsort(signal, kind="stable"), BINS) if len(one) > 1]
+    x, mean = (np.array([values[one].mean() for one in parts]) for values in (signal, residual))
+    return x, mean, np.array([residual[one].std(ddof=1) / np.sqrt(len(one)) for one in parts])
+
+
+def plot_residuals(title: str, noisy: Path, entries: Mapping[str, Path], output: Path) -> None:
+    """Draw the autocorrelation of noisy - denoised, and its mean by denoised intensity, a column for each method."""
+    places = spread(Volume(noisy).shape)
+
+    def planes(path: Path) -> npt.NDArray[np.float64]:
+        volume = Volume(path)
+        parts = [volume.read(place)[0, :, 0] for place in places]  # (C, Y, X) each
+        return np.concatenate(parts).astype(np.float64)
+
+    observed, columns = planes(noisy), max(2, len(entries))
+    figure, axes = plt.subplots(2, columns, figsize=(2.6 * columns, 5.0), squeeze=False, layout="constrained")
+    for axis in axes.flat[:]:
+        axis.set_visible(False)
+    for (above, below), (name, folder) in zip(axes.T, entries.items(), strict=False):
+        denoised = planes(folder / "denoised.ome.zarr")
+        residual = observed - denoised
+        found = autocorrelation(residual)
+        reach = [n // 2 for n in found.shape]
+        found[reach[0], reach[1]] = np.nan  # of a voxel with itself
+        above.set_visible(True)
+        shown = above.imshow(
+            found, cmap="RdBu_r", vmin=-0.3, vmax=0.3, extent=(-reach[1], reach[1], reach[0], -reach[0])
+        )
+        above.set_title(name, fontsize=9)
+        above.set_xlabel("shift along X/pixels", fontsize=8)
+        above.tick_params(labelsize=8)
+        below.set_visible(True)
+        x, mean, error = by_intensity(denoised.ravel(), residual.ravel())
+        below.axhline(0, color="0.6", lw=0.8)
+        below.errorbar(x, mean, 2 * error, fmt="o-", ms=3, lw=1, color=COLOURS[0])
+        below.set_xlabel("denoised intensity", fontsize=8)
+        below.tick_params(labelsize=8)
+    axes[0][0].set_ylabel("shift along Y/pixels", fontsize=8)
+    axes[1][0].set_ylabel("mean of noisy − denoised", fontsize=8)
+    figure.colorbar(shown, ax=axes[0].tolist(), shrink=0.8, label="autocorrelation")
+    figure.suptitle(title, fontsize=10)
+    save(figure, output, "figures")
