@@ -21,6 +21,9 @@ from ssdenoise.noise import FloatArray
 #: Share of the noise's variance that is to be left by the difference along an axis.
 LEAST = 0.5
 
+#: From this share on all is taken to be left: so little correlation may be that of fine structure.
+NEARLY_ALL = 0.8
+
 #: Most voxels between those of a difference.
 MOST = 3
 
@@ -118,6 +121,8 @@ def high_pass_for(correlation: Mapping[str, Any]) -> HighPass:
             stride = next((s for s, share in enumerate(left[axis], 1) if share >= LEAST), MOST)
         strides.append(stride)
         passes *= max(left[axis][stride - 1], LEAST / 2) if stride else 1.0
+    if strides == [1, 1] and passes >= NEARLY_ALL:
+        return FINEST
     return HighPass((strides[0], strides[1]), float(passes))
 
 

@@ -8,7 +8,7 @@ from ssdenoise.metrics.bootstrap import Runs
 from ssdenoise.metrics.error import Moments, psnr
 from ssdenoise.metrics.fourier import Rings, resolution, ring_correlation
 from ssdenoise.metrics.significance import critical_difference, holm, paired, run_means
-from ssdenoise.metrics.similarity import BETAS, MultiScale, Window, ms_ssim, similarity_maps
+from ssdenoise.metrics.similarity import BETAS, MultiScale, Window, micro_ssim, ms_ssim, similarity_maps
 
 __all__ = [
     "BETAS",
@@ -19,6 +19,7 @@ __all__ = [
     "Window",
     "critical_difference",
     "holm",
+    "micro_ssim",
     "ms_ssim",
     "paired",
     "psnr",

@@ -62,9 +62,9 @@ def score(
         A row for each plane, whose columns `compare` adds up.
 
         - Against the truth: `mean_squared_error`, `fitted_squared_error` (after gain and offset of least squares),
-          `reference_square` (the truth's mean square), `ssim`, `ms_ssim` (of planes over 160 pixels a side), and the
-          sums of Fourier rings (`rings_truth_*`). With ``reference_fit="affine"`` a denoised plane is first mapped to
-          the units of the reference, by `fit_gain` and `fit_offset`.
+          `reference_square` (the truth's mean square), `ssim`, `ms_ssim` (of planes over 160 pixels a side),
+          `micro_ssim`, and the sums of Fourier rings (`rings_truth_*`). With ``reference_fit="affine"`` a denoised
+          plane is first mapped to the units of the reference, by `fit_gain` and `fit_offset`.
         - Without: of the residual ``noisy - denoised`` its square and the calibrated variance of the noise (their ratio
           is 1 where all noise and no signal was removed; under 1, noise is left; over 1, signal is lost), and the
           products of residuals that are neighbours along Y and along X (their correlation is that of the noise, 0

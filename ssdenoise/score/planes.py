@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssdenoise.grid import Region, blocks
-from ssdenoise.metrics import Moments, MultiScale, Rings, Window, similarity_maps
+from ssdenoise.metrics import Moments, MultiScale, Rings, Window, micro_ssim, similarity_maps
 from ssdenoise.noise import NoiseModel
 from ssdenoise.store import Volume
 
@@ -19,8 +19,8 @@ from ssdenoise.store import Volume
 BLOCK = 1024
 VOLUME_BLOCK = (16, 256, 256)
 
-#: Pixels a side of the middle of a plane that the Fourier transform sees.
-SPECTRUM = 2048
+#: Pixels a side of the middle of a plane, for scores that take it at once.
+MIDDLE = 2048
 
 #: Of normally distributed errors, 95 % are within so many standard deviations.
 WITHIN_95 = 1.959964
@@ -91,7 +91,7 @@ def plane(scene: Scene, at: Place, *, similarity: bool) -> dict[str, Any]:
         for name, value in _block(scene, at, images, inside, similarity=similarity, scales=scales).items():
             sums[name] = value if name not in sums else sums[name] + value
     row = dict(zip("tcz", at, strict=True)) | {"fit_gain": gain, "fit_offset": offset}
-    return row | _row(sums, shape[0] * shape[1]) | _spectrum(scene, at)
+    return row | _row(sums, shape[0] * shape[1]) | _of_middle(scene, at)
 
 
 def _with_halo(shape: tuple[int, ...], block: tuple[int, ...], halo: int) -> Iterator[tuple[Region, Region]]:
@@ -166,11 +166,12 @@ def _fit(scene: Scene, at: Place) -> tuple[float, float]:
     return total.fit()
 
 
-def _spectrum(scene: Scene, at: Place) -> dict[str, list[float]]:
-    """Sums of the Fourier rings of the denoised plane with the truth and with the pair; empty without them."""
-    middle = tuple(slice((n - min(n, SPECTRUM)) // 2, (n + min(n, SPECTRUM)) // 2) for n in scene.shape[3:])
+def _of_middle(scene: Scene, at: Place) -> dict[str, Any]:
+    """Scores that take a plane at once, of its middle: MicroSSIM, and sums of Fourier rings with truth and pair."""
+    middle = tuple(slice((n - min(n, MIDDLE)) // 2, (n + min(n, MIDDLE)) // 2) for n in scene.shape[3:])
     images = scene.read(at, middle) if "truth" in scene.volumes or "pair" in scene.volumes or scene.repeats else {}
-    row = {}
+    known = "truth" in images
+    row: dict[str, Any] = {"micro_ssim": micro_ssim(images["truth"], images["denoised"]) if known else float("nan")}
     for other in ("truth", "pair"):
         rings = Rings.of(images["denoised"], images[other]) if other in images else None
         for part in ("cross", "first", "second"):

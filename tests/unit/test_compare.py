@@ -48,6 +48,7 @@ def rows_for(method: str, errors: np.ndarray, seed: int = 0, **columns: Any) -> 
         "reference_square": 1e4,
         "ssim": 0.9,
         "ms_ssim": np.nan,
+        "micro_ssim": np.nan,
         "pixels": 100,
         "residual_square": 100.0,
         "noise_variance": 100.0,

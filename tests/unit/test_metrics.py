@@ -12,6 +12,7 @@ from ssdenoise.metrics import (
     Rings,
     Runs,
     Window,
+    micro_ssim,
     ms_ssim,
     psnr,
     ring_correlation,
@@ -63,6 +64,17 @@ def test_ms_ssim_is_that_of_torchmetrics(shape: tuple[int, ...], scales: int) ->
 
 def test_ms_ssim_of_too_small_an_image_is_unknown() -> None:
     assert np.isnan(ms_ssim(*images((100, 300)), data_range=300.0))
+
+
+@pytest.mark.parametrize(("shape", "expected"), [((53, 41), 0.8962062), ((181, 190), 0.8902576)])
+def test_micro_ssim_is_that_of_its_authors_and_in_any_unit(shape: tuple[int, ...], expected: float) -> None:
+    """By `micro_structural_similarity` of microssim 0.0.5 on these images."""
+    clean, noisy = images(shape)
+    assert micro_ssim(clean, noisy) == pytest.approx(expected, abs=2e-7)
+    assert micro_ssim(clean, 0.3 * noisy + 50) == pytest.approx(expected, abs=2e-7)
+    assert micro_ssim(clean, clean) == pytest.approx(1)
+    assert micro_ssim(clean, np.full(shape, 7.0)) < 0.1
+    assert np.isnan(micro_ssim(clean[:10], noisy[:10]))
 
 
 def test_psnr_of_no_error_is_infinite() -> None:
