@@ -53,7 +53,9 @@ def ingest_of(source: Path, output: Path) -> str:
     )
 
 
-@pytest.mark.parametrize("name", ["pages-{}.tif", "raw-{}.tif", "raw-{}.npy"])
+@pytest.mark.parametrize(
+    "name", ["raw-{}.npy", *(pytest.param(name, marks=pytest.mark.slow) for name in ("pages-{}.tif", "raw-{}.tif"))]
+)
 def test_ingest_and_pyramid(name: str, tmp_path: Path) -> None:
     peaks = []
     for planes in (SMALL, LARGE):

@@ -335,6 +335,7 @@ def test_what_is_shown_keeps_to_the_budget(shape: tuple[int, ...], pictures: int
     assert max(height, width) <= 512
 
 
+@pytest.mark.slow
 def test_a_page_of_many_large_volumes_of_noise_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Scaled down by 56: the budget, and with it what is worth showing."""
     monkeypatch.setattr("ssdenoise.report.PAGE", PAGE // 56)

@@ -174,6 +174,7 @@ def test_another_folder_and_a_killed_train_job_give_the_same_digests_and_scores(
         pd.testing.assert_frame_equal(*(table.drop(columns=costs) for table in tables))
 
 
+@pytest.mark.slow
 def test_a_killed_denoise_job_keeps_its_shards_and_ends_with_the_same_bits(copied: Workflow) -> None:
     """Tiles of single shards, each slowed down on purpose, so that the kill falls between two of them."""
     stage, crew = (copied.folder / "ssdenoise" / "denoise" / name for name in ("__init__.py", "crew.py"))
