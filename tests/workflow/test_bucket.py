@@ -73,7 +73,7 @@ def test_a_run_in_an_object_store_gives_the_digests_of_one_on_disk(
         bucket.configure(storage={"chunk": [2, 32, 32], "shard": [4, 64, 64], "root": "s3://archive/run"})
         bucket.run()
         assert bucket.digests() == disk.digests()
-        assert len(disk.digests()) == 9
+        assert len(disk.digests()) == 10
 
         # nothing but commit records is here, and what is there is a whole OME-Zarr
         (store,) = bucket.folder.glob("results/tiny/archive/measured/hqssl/seed-0/uncertainty.ome.zarr")
