@@ -58,7 +58,7 @@ RISK = (
     "their union); it needs no reference. "
 )
 CHOSEN = "In brackets: the method that was chosen for the dataset without a reference. "
-CALIBRATION = "z: root mean square of the error over the stated standard deviation, best is 1. "
+CALIBRATION = "z: error over stated standard deviation, both as root mean square; best is 1. "
 SEEDS = "Means over {seeds} seeds; seeds' s.d.: standard deviation of their PSNR. "
 WITHOUT_TRUTH = "No dataset has a clean volume or a reference, hence no PSNR and no SSIM. "
 FAR_OFF = (

@@ -25,7 +25,8 @@ AVERAGED = (
     "pair_error",
     "pair_difference",
     "sibling_difference",
-    "z_square",
+    "unfitted_error",
+    "stated_variance",
     "within_95",
 )
 COSTS = ("parameters", "train_seconds", "denoise_seconds", "megavoxels_per_second", "peak_memory_mb", "clipped_share")
@@ -120,7 +121,7 @@ def measures(cell: Cell) -> Mapping[str, Callable[[Mapping[str, Values]], Values
         "nrmse": lambda m: square_root(m["mean_squared_error"] / m["reference_square"]),
         "upsnr": upsnr,
         "seed_variance": lambda m: m["sibling_difference"] / 2,
-        "z_rms": lambda m: square_root(m["z_square"]),
+        "z_rms": lambda m: square_root(m["unfitted_error"] / m["stated_variance"]),
         "within_95": lambda m: m["within_95"],
     }
 

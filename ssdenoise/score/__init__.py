@@ -73,8 +73,8 @@ def score(
           one (`pair_difference`), and sums of Fourier rings (`rings_pair_*`).
         - Against the denoised volume of another seed: mean squared difference (`sibling_difference`), twice the
           variance over seeds.
-        - Of a stated standard deviation: its mean square (`stated_variance`); against the truth the mean square of
-          the error over it (`z_square`, 1 is best) and the share of errors within what it says of 95 % (`within_95`).
+        - Of a stated standard deviation: its mean square (`stated_variance`); against the truth the mean squared error
+          (`unfitted_error`, best is as large) and the share of errors within what it says of 95 % (`within_95`).
     """
     clock = Clock()
     given = {"noisy": noisy, "denoised": denoised, "truth": truth, "pair": pair}

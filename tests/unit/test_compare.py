@@ -30,7 +30,8 @@ def rows_for(method: str, errors: np.ndarray, seed: int = 0, **columns: Any) -> 
         f"residual_{what}_{axis}": 1.0 for what in ("product", "first_square", "second_square") for axis in "yx"
     }
     unknown = dict.fromkeys(
-        ["pair_error", "pair_difference", "sibling_difference", "z_square", "within_95", "stated_variance"], np.nan
+        ["pair_error", "pair_difference", "sibling_difference", "unfitted_error", "within_95", "stated_variance"],
+        np.nan,
     )
     rows = {
         "t": 0,
