@@ -13,14 +13,8 @@ import pandas as pd
 
 from ssdenoise.config.specs import ChooseSpec
 from ssdenoise.errors import FormatError
-from ssdenoise.metrics import holm, paired
+from ssdenoise.metrics import SAMPLED, SIGNIFICANT, holm, paired
 from ssdenoise.provenance import Clock, code_hash, file_digest, listed, read_json, record, write_json
-
-#: Under this p value a method is worse than the chosen one; above, the two are said to tie.
-SIGNIFICANT = 0.05
-
-#: Scores by `probe`, and what their sums are divided by.
-PER = {"risk": "voxels", "blind_error": "blind_voxels", "thinned_error": "voxels"}
 
 
 @dataclass(frozen=True)
@@ -99,7 +93,7 @@ def choose(spec: ChooseSpec, candidates: Mapping[str, tuple[Path, Path]], output
 
 def ranked(probes: Mapping[str, pd.DataFrame], criterion: str) -> list[Candidate]:
     """The candidates from the best, each compared with it over the parts of the sample."""
-    per = PER[criterion]
+    per = SAMPLED[criterion]
     if missing := [entry for entry, rows in probes.items() if rows[criterion].isna().any()]:
         raise FormatError(
             f"{listed(missing)} has no {criterion} on this dataset, as its noise is not that of photons; choose by "

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from ssdenoise.compare.summary import SIGNIFICANT
 from ssdenoise.config.specs import CompareSpec
+from ssdenoise.metrics import SIGNIFICANT
 from ssdenoise.provenance import listed
 
 #: Columns of the printed table, their heads and their formats. A column without any figure is left out.

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ssdenoise.metrics import Rings, Runs, psnr, resolution, ring_correlation
+from ssdenoise.metrics import SAMPLED, Rings, Runs, psnr, resolution, ring_correlation
 from ssdenoise.noise import stream
 
 Values = npt.NDArray[np.float64]
@@ -30,9 +30,6 @@ AVERAGED = (
     "within_95",
 )
 COSTS = ("parameters", "train_seconds", "denoise_seconds", "megavoxels_per_second", "peak_memory_mb", "clipped_share")
-
-#: Scores by `probe`, and what their sums are divided by.
-PROBED = {"risk": "voxels", "blind_error": "blind_voxels", "thinned_error": "voxels"}
 
 #: Scores that get an interval.
 WITH_INTERVAL = ("psnr", "ssim", "upsnr")
@@ -189,6 +186,6 @@ def probed(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Scores by `probe`, by dataset, noise level, method entry and seed: mean squared errors of its sample."""
     keys = ["dataset", "noise", "method", "seed"]
     if not parts:
-        return pd.DataFrame(columns=[*keys, *PROBED], dtype=float).set_index(keys)
+        return pd.DataFrame(columns=[*keys, *SAMPLED], dtype=float).set_index(keys)
     sums = pd.concat(parts, ignore_index=True).groupby(keys, sort=False).sum(numeric_only=True, min_count=1)
-    return pd.DataFrame({name: sums[name] / sums[per] for name, per in PROBED.items()})
+    return pd.DataFrame({name: sums[name] / sums[per] for name, per in SAMPLED.items()})

@@ -9,12 +9,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from ssdenoise.compare.rows import Cell, pictures_of, scored
-from ssdenoise.metrics import Runs, holm, paired, psnr, run_means
+from ssdenoise.metrics import SIGNIFICANT, Runs, holm, paired, psnr, run_means
 
 Values = npt.NDArray[np.float64]
-
-#: Under this p value a difference counts.
-SIGNIFICANT = 0.05
 
 
 def summary_rows(cell: Cell, baseline: str | None) -> list[dict[str, object]]:

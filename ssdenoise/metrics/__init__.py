@@ -7,11 +7,14 @@ SciPy only.
 from ssdenoise.metrics.bootstrap import Runs
 from ssdenoise.metrics.error import Moments, psnr
 from ssdenoise.metrics.fourier import Rings, resolution, ring_correlation
-from ssdenoise.metrics.significance import critical_difference, holm, paired, run_means
+from ssdenoise.metrics.risk import SAMPLED
+from ssdenoise.metrics.significance import SIGNIFICANT, critical_difference, holm, paired, run_means
 from ssdenoise.metrics.similarity import BETAS, MultiScale, Window, micro_ssim, ms_ssim, similarity_maps
 
 __all__ = [
     "BETAS",
+    "SAMPLED",
+    "SIGNIFICANT",
     "Moments",
     "MultiScale",
     "Rings",

@@ -9,6 +9,9 @@ from ssdenoise.noise import NoiseModel
 
 Values = npt.NDArray[np.floating]
 
+#: Scores of a model without a reference, by sums over a sample, and what these are divided by.
+SAMPLED = {"risk": "voxels", "blind_error": "blind_voxels", "thinned_error": "voxels"}
+
 
 def unbiased_variance(noisy: Values, noise: NoiseModel) -> Values:
     """Variance of the noise at each voxel, from the noisy voxel itself: right on average, also below 0 at some."""

@@ -10,6 +10,9 @@ from scipy import stats
 
 Values = npt.NDArray[np.float64]
 
+#: Under this p value a difference counts.
+SIGNIFICANT = 0.05
+
 
 def paired(a: Values, b: Values) -> tuple[float, float]:
     """P value and effect size of the difference of paired scores.
