@@ -339,6 +339,7 @@ def compare(
 def figures(
     title: Annotated[str, typer.Option(help="DATASET/NOISE, as they stand in the comparison.")],
     noisy: Store,
+    calibration: Calibration,
     comparison: Annotated[Path, typer.Option(help="The run's comparison.csv.")],
     output: Annotated[Path, typer.Option(help="Folder to write images.png and so on to.", callback=_no_file)],
     entries: Annotated[
@@ -364,7 +365,7 @@ def figures(
         if len(paths) not in (1, 2):
             raise typer.BadParameter(f"{entry!r} is neither NAME=FOLDER nor NAME=FOLDER=MODEL")
         folders[name], models[name] = Path(paths[0]), Path(paths[-1])
-    figures(title, noisy, folders, truth, comparison, output, models=models, fitted=fitted)
+    figures(title, noisy, calibration, folders, truth, comparison, output, models=models, fitted=fitted)
 
 
 @stage()

@@ -75,6 +75,8 @@ def choose(spec: ChooseSpec, candidates: Mapping[str, tuple[Path, Path]], output
     )
     # what the choice cost is what all candidates cost
     provenance["seconds"] += sum(one["seconds"] for one in training)
+    joules = [one["joules"] for one in (*training, provenance)]
+    provenance["joules"] = None if None in joules else sum(joules)
     provenance["seconds_before_resume"] = sum(one["seconds_before_resume"] for one in training)
     provenance["peak_memory_mb"] = max(one["peak_memory_mb"] for one in (*training, provenance))
     output.mkdir(parents=True, exist_ok=True)

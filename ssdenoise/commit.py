@@ -34,7 +34,8 @@ def commit(noisy: Path, slabs: Sequence[Path], product: str, output: Path, threa
     Returns
     -------
     dict
-        The commit record; its `cost` sums the seconds of the network over all tiles, whatever job they ran in.
+        The commit record; it sums the seconds, and where known the joules, of the network over all tiles, whatever job
+        they ran in.
 
     Raises
     ------
@@ -68,7 +69,7 @@ def commit(noisy: Path, slabs: Sequence[Path], product: str, output: Path, threa
                 "peak_memory_mb": max(job["peak_memory_mb"] for job in jobs),
                 "voxels": int(np.prod(volume.shape)),
             },
-            sum_of=("seconds", "clipped_voxels", "copied_voxels"),
+            sum_of=("seconds", "joules", "clipped_voxels", "copied_voxels"),
             threads=threads,
             root=volume.root,
         )

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,7 @@ from ssdenoise.config.specs import ProbeSpec
 from ssdenoise.device import CPU, Device
 from ssdenoise.errors import FormatError
 from ssdenoise.grid import Region, blocks, extent, tile
+from ssdenoise.metrics.fourier import Rings
 from ssdenoise.metrics.risk import risk, unbiased_variance
 from ssdenoise.model import Model, load_model
 from ssdenoise.noise import NoiseModel, noise_models, stream, thin
@@ -40,6 +44,9 @@ GRID, PLACES = 4, 2
 
 #: Share of the photons that the model sees of thinned counts.
 KEPT = 0.8
+
+#: Columns of the sums of Fourier rings, where there are none.
+NO_RINGS: dict[str, list[float]] = {f"rings_thinned_{part}": [] for part in ("cross", "first", "second")}
 
 Array = npt.NDArray[np.float64]
 
@@ -81,6 +88,9 @@ def probe(
           knows where it sees the voxel, and assumes noise that is independent between voxels;
         - `thinned_error`: of counts that are photons, squared error of what the model makes of a share `KEPT` of them,
           against the others, less the variance of these. NaN where the noise is not that of photons.
+
+        And the sums of Fourier rings (`rings_thinned_*`) of what the model makes of that share with the others; empty
+        where the noise is not that of photons.
     """
     clock = Clock()
     volume, loaded = Volume(noisy), load_model(model)
@@ -144,8 +154,9 @@ def _sample(
     noisy = volume.read(region)
     voxels = noisy.astype(np.float64)
     key = ("probe", spec.dataset, spec.noise, *(s.start for s in core))
-    maps = {"risk": _risk(voxels, inside, run, noise, key)}
-    maps |= _blind(voxels, inside, run, noise, key) | _thinned(noisy, inside, run, noise, key)
+    maps = {"risk": _risk(voxels, inside, run, noise, key)} | _blind(voxels, inside, run, noise, key)
+    thinned = _thinned(noisy, inside, run, noise, key)
+    maps["thinned_error"] = thinned.error if thinned else np.full(extent(inside), np.nan)
     return [
         {
             "c": c,
@@ -156,6 +167,7 @@ def _sample(
             "voxels": extent(core)[2] * math.prod(extent((y, x))),
         }
         | {name: float(values[:, c, :, y, x].sum()) for name, values in maps.items()}
+        | (thinned.rings(c, y, x) if thinned else NO_RINGS)
         for _, (y, x) in blocks(extent(core)[3:], (PART, PART))
         for c in range(volume.shape[1])
     ]
@@ -199,22 +211,38 @@ def _blind(
     return {"blind_error": error, "blind_voxels": count}
 
 
+@dataclass(frozen=True)
+class _Thinned:
+    """What a model makes of some of the photons, the others (TCZYX, same unit), and the squared error but for noise."""
+
+    estimate: Array
+    others: Array
+    error: Array
+
+    def rings(self, c: int, y: slice, x: slice) -> dict[str, list[float]]:
+        """Sums of Fourier rings over the planes of a part."""
+        planes = zip(self.estimate[0, c, :, y, x], self.others[0, c, :, y, x], strict=True)
+        total = reduce(add, (Rings.of(*plane) for plane in planes))
+        return {name: getattr(total, name.rpartition("_")[2]).tolist() for name in NO_RINGS}
+
+
 def _thinned(
     noisy: npt.NDArray[np.generic],
     inside: Region,
     run: _Runner,
     noise: Sequence[NoiseModel],
     key: tuple[str | int, ...],
-) -> dict[str, Array]:
-    """Squared error of what the model makes of some of the photons, against the others."""
+) -> _Thinned | None:
+    """What the model makes of some of the photons, against the others; None where the noise is not that of photons."""
     y = noisy.astype(np.float64)
     # where the variance is proportional to the intensity, voxels are photons times the gain; offset and read noise, of
     # which one can stand for the other in the calibration, then cancel
     zero = [one.offset - one.read_noise**2 / one.gain if one.gain > 0 else np.inf for one in noise]
     if any(abs(where) > 0.1 * y[:, c].mean() for c, where in enumerate(zero)):
-        return {"thinned_error": np.full(extent(inside), np.nan)}
+        return None
     gain = np.array([one.gain for one in noise]).reshape(1, -1, 1, 1, 1)
     kept, others = thin(y, KEPT, stream(*key, "thinning"), gain)
     rest = others[inside].astype(np.float64)
     variance = gain * rest / (1 - KEPT)
-    return {"thinned_error": np.square(run(kept, inside) - rest) - variance}
+    estimate = run(kept, inside)
+    return _Thinned(estimate, rest, np.square(estimate - rest) - variance)

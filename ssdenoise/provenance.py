@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from ssdenoise.energy import Energy
 from ssdenoise.errors import FormatError, MissingInputError
 
 PACKAGE = Path(__file__).parent
@@ -165,10 +166,10 @@ def _tree(path: Path) -> tuple[str, tuple[str, ...]]:
 
 
 class Clock:
-    """Wall time since it was made."""
+    """Wall time, and the machine's energy, since it was made."""
 
     def __init__(self) -> None:
-        self.start = time.perf_counter()
+        self.start, self.energy = time.perf_counter(), Energy()
 
     def seconds(self) -> float:
         """Seconds, to the millisecond."""
@@ -223,6 +224,7 @@ def record(
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
         "seconds": clock.seconds(),
+        "joules": clock.energy.joules(),
         "peak_memory_mb": peak_memory_mb(),
         **more,
     }

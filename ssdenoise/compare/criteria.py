@@ -35,6 +35,10 @@ CRITERIA: Mapping[str, Criterion] = {
     ),
     "blind error": Criterion(lambda rows: -rows["blind_error"], "independent noise between voxels"),
     "thinned error": Criterion(lambda rows: -rows["thinned_error"], "photon counts of the calibrated gain and offset"),
+    "thinned resolution": Criterion(
+        lambda rows: -rows["resolution_thinned"],
+        "photon counts of the calibrated gain and offset; that finer is better",
+    ),
     "residual ratio": Criterion(
         lambda rows: -np.abs(np.log(rows["residual_ratio"])), "that the calibrated noise variance is right"
     ),

@@ -29,7 +29,16 @@ AVERAGED = (
     "stated_variance",
     "within_95",
 )
-COSTS = ("parameters", "train_seconds", "denoise_seconds", "megavoxels_per_second", "peak_memory_mb", "clipped_share")
+COSTS = (
+    "parameters",
+    "train_seconds",
+    "denoise_seconds",
+    "train_joules",
+    "denoise_joules",
+    "megavoxels_per_second",
+    "peak_memory_mb",
+    "clipped_share",
+)
 
 #: Scores that get an interval.
 WITH_INTERVAL = ("psnr", "ssim", "upsnr")
@@ -104,7 +113,8 @@ def measures(cell: Cell) -> Mapping[str, Callable[[Mapping[str, Values]], Values
             return np.sqrt(values)
 
     def upsnr(means: Mapping[str, Values]) -> Values:
-        # the other realization's own noise is half of what the two differ by, if both have the same
+        # Marcos-Morales et al., ICML 2023, arXiv:2210.05553: the other realization's own noise is half of what the two
+        # differ by, if both have the same
         error = means["pair_error"] - means["pair_difference"] / 2
         return psnr(np.where(error > 0, error, np.nan), cell.data_range)
 
@@ -151,8 +161,8 @@ def seed_row(cell: Cell, method: object, seed: object, part: pd.DataFrame) -> di
     head = cell.names() | {"method": method, "seed": seed, "planes": len(pictures), "data_range": cell.data_range}
     row: dict[str, object] = head | {"reference_fit": part["reference_fit"].iloc[0]} | scored(cell, pictures)
     row |= _residuals(part, noisy=method == "noisy") | _frequencies(part)
-    row["detector"] = part["detector"].iloc[0] if "detector" in part else "{}"
-    row["chosen"] = part["chosen"].iloc[0] if "chosen" in part else None
+    row["detector"] = part["detector"].iloc[0]
+    row["chosen"] = part["chosen"].iloc[0] if "chosen" in part else None  # the noisy input is no method's
     return row | {name: part[name].iloc[0] if name in part else np.nan for name in COSTS}
 
 
@@ -175,17 +185,23 @@ def _residuals(part: pd.DataFrame, *, noisy: bool) -> dict[str, float]:
 
 def _frequencies(part: pd.DataFrame) -> dict[str, float]:
     """Up to what period the volume agrees with the truth, and with another realization."""
-    row = {}
-    for other in ("truth", "pair"):
-        sums = [np.stack(part[f"rings_{other}_{name}"].to_list()).sum(axis=0) for name in ("cross", "first", "second")]
-        row[f"resolution_{other}"] = resolution(ring_correlation(Rings(*sums))) if sums[0].size else float("nan")
-    return row
+    return {f"resolution_{other}": _resolution(part, other) for other in ("truth", "pair")}
+
+
+def _resolution(part: pd.DataFrame, other: str) -> float:
+    """Finest period up to which images agree with others, from the sums of Fourier rings in each row."""
+    columns = [part[f"rings_{other}_{name}"] for name in ("cross", "first", "second")]
+    if not all(len(rings) for rings in columns[0]):
+        return float("nan")
+    return resolution(ring_correlation(Rings(*(np.stack(column.to_list()).sum(axis=0) for column in columns))))
 
 
 def probed(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Scores by `probe`, by dataset, noise level, method entry and seed: mean squared errors of its sample."""
+    """Scores by `probe` of its sample, by dataset, noise level, method entry and seed."""
     keys = ["dataset", "noise", "method", "seed"]
     if not parts:
-        return pd.DataFrame(columns=[*keys, *SAMPLED], dtype=float).set_index(keys)
-    sums = pd.concat(parts, ignore_index=True).groupby(keys, sort=False).sum(numeric_only=True, min_count=1)
-    return pd.DataFrame({name: sums[name] / sums[per] for name, per in SAMPLED.items()})
+        return pd.DataFrame(columns=[*keys, *SAMPLED, "resolution_thinned"], dtype=float).set_index(keys)
+    groups = pd.concat(parts, ignore_index=True).groupby(keys, sort=False)
+    sums = groups.sum(numeric_only=True, min_count=1)
+    found = pd.DataFrame({name: sums[name] / sums[per] for name, per in SAMPLED.items()})
+    return found.assign(resolution_thinned=[_resolution(part, "thinned") for _, part in groups])

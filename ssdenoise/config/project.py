@@ -58,6 +58,20 @@ class Project:
         """The datasets and groups that models are trained for."""
         return list(dict.fromkeys(row.trains for row in self.datasets.values() if row.trains))
 
+    def unseen(self, dataset: str, method: str | None) -> int | None:
+        """Number of a realization that no model of a method entry has seen; None where there is none.
+
+        Of a benchmark a third is drawn, the same for all methods; without an entry: of the noisy volume itself.
+        """
+        row = self.datasets[dataset]
+        if row.clean is not None:
+            return 2
+        if row.pairing != "volume" or row.pair is None:
+            return None
+        entry = self.config.methods[method] if method else None
+        used = entry.among if isinstance(entry, Auto) else (method,) if method else ()
+        return None if any(self.config.methods[one].target == "pair" for one in used) else 1
+
     def model_folder(self, dataset: str, noise: str, method: str, seed: int) -> str:
         """Folder of the model that denoises a dataset."""
         row = self.datasets[dataset]

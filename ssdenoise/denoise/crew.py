@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -102,21 +102,23 @@ class Worker:
         core = tuple(slice(c.start - r.start, c.stop - r.start) for c, r in zip(one.core, one.read, strict=True))
         noisy = [volume.read(one.read) for volume in self.volumes]
         empty = self._empty(one, noisy[0][core])
-        found, seconds = self._network.submit(self._estimated, noisy, core, empty).result()
+        found, cost = self._network.submit(self._estimated, noisy, core, empty).result()
         means = [parts[0] if len(parts) == 1 else np.mean(parts, axis=0) for parts in zip(*found, strict=True)]
         if empty is not None:
             # nothing was estimated there: the voxel itself, and no spread of an estimate
             means[0] = np.where(empty, noisy[0][core], means[0])
             means[1:] = [np.where(empty, np.float32(0), std) for std in means[1:]]
         for writer, values in zip(self.writers.values(), means, strict=False):  # an uncertainty that is not kept
-            self._write(writer, one, values, empty, seconds)
+            self._write(writer, one, values, empty, cost)
 
     def _estimated(
         self, noisy: Sequence[npt.NDArray[Any]], core: Region, empty: npt.NDArray[np.bool_] | None
-    ) -> tuple[list[list[Array]], float]:
-        """Mean and standard deviation of a core from each realization, and the network's seconds."""
+    ) -> tuple[list[list[Array]], dict[str, float]]:
+        """Mean and standard deviation of a core from each realization, and the network's seconds and joules."""
         clock = Clock()
-        return [self.pieces.run(voxels, core, None if empty is None else ~empty) for voxels in noisy], clock.seconds()
+        found = [self.pieces.run(voxels, core, None if empty is None else ~empty) for voxels in noisy]
+        joules = clock.energy.joules()
+        return found, {"seconds": clock.seconds()} | ({} if joules is None else {"joules": joules})
 
     def _empty(self, one: Tile, noisy: npt.NDArray[Any]) -> npt.NDArray[np.bool_] | None:
         """Where in a tile's core the shards are that need not be denoised, T1ZYX; None if there is no such rule."""
@@ -131,17 +133,22 @@ class Worker:
         return empty
 
     def _write(
-        self, writer: ShardWriter, one: Tile, values: Array, empty: npt.NDArray[np.bool_] | None, seconds: float
+        self,
+        writer: ShardWriter,
+        one: Tile,
+        values: Array,
+        empty: npt.NDArray[np.bool_] | None,
+        cost: Mapping[str, float],
     ) -> None:
-        """Write the shards of a tile; each records its share of the seconds, and what was clipped or copied in it."""
+        """Write the shards of a tile; each records its share of the cost, and what was clipped or copied in it."""
         shards = list(writer.shards_of(one.core))
         for index, region in shards:
             if writer.is_done(index):
                 continue
             block, clipped = to_dtype(values[region], writer.layout.dtype)
             copied = block.size if empty is not None and empty[region[0], :, *region[2:]].all() else 0
-            facts = {"seconds": seconds / len(shards), "clipped_voxels": clipped, "copied_voxels": copied}
-            writer.write(index, block, **facts)
+            share = {name: value / len(shards) for name, value in cost.items()}
+            writer.write(index, block, **share, clipped_voxels=clipped, copied_voxels=copied)
 
 
 def denoise_tiles(

@@ -15,6 +15,7 @@ from ssdenoise.figures.worst import plot_worst
 def figures(
     title: str,
     noisy: Path,
+    calibration: Path,
     entries: Mapping[str, Path],
     truth: Path | None,
     comparison: Path,
@@ -31,6 +32,8 @@ def figures(
         ``dataset/noise``, as in the comparison.
     noisy : Path
         Store of the noisy volume.
+    calibration : Path
+        Its noise parameters.
     entries : mapping
         Method entry, and the folder that `denoise` wrote.
     truth : Path or None
@@ -56,5 +59,5 @@ def figures(
     if comparable and uncertain:
         plot_uncertainty(title, uncertain, comparable, output / "uncertainty.png")
     plot_worst(title, noisy, entries, truth, output / "worst.png")
-    plot_residuals(title, noisy, entries, output / "residuals.png")
+    plot_residuals(title, noisy, calibration, entries, output / "residuals.png")
     plot_training(entries, {**entries, **(models or {})}, title, output / "training.png")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import uniform_filter
 
 from ssdenoise.grid import Region
 from ssdenoise.store import Volume
@@ -27,6 +28,20 @@ def middle(shape: tuple[int, ...]) -> Region:
 def pixels(path: Path, place: Region) -> npt.NDArray[np.float64]:
     """The plane of a place."""
     return np.asarray(Volume(path).read(place)[0, 0, 0], np.float64)
+
+
+def richest(image: npt.NDArray[np.float64], side: int, covered: float) -> Region:
+    """The square of an image (Y, X) that varies most, clear of the lower right corner, `covered` of each side."""
+    size = [min(side, max(1, n // 4)) for n in image.shape]
+    mean, square = (uniform_filter(values, size, mode="constant") for values in (image, image**2))
+    variance = square - mean**2
+    starts = [s // 2 for s in size]
+    inside = tuple(slice(a, n - (s - 1 - a)) for a, n, s in zip(starts, image.shape, size, strict=True))
+    variance = variance[inside]
+    y, x = (max(0, int((1 - covered) * n) - s) for n, s in zip(image.shape, size, strict=True))
+    variance[y:, x:] = -1
+    y, x = np.unravel_index(int(np.argmax(variance)), variance.shape)
+    return slice(int(y), int(y) + size[0]), slice(int(x), int(x) + size[1])
 
 
 def spread(shape: tuple[int, ...]) -> list[Region]:

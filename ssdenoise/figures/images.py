@@ -8,14 +8,21 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 
-from ssdenoise.figures.crops import middle, pixels
+from ssdenoise.figures.crops import middle, pixels, richest
+from ssdenoise.grid import Region
 from ssdenoise.plotting import COLOURS, plt, save
 from ssdenoise.store import Volume
 
 #: Pixels along a line profile.
 PROFILE = 96
+
+#: Pixels a side of the inset, and its side as a share of the image's.
+INSET, INSET_SHARE = 40, 0.42
 
 
 def plot_images(
@@ -24,8 +31,9 @@ def plot_images(
     """Draw one plane as the noisy input, each method and the reference, with the differences below.
 
     All images of the first row have the same display range, that of the reference or, without one, of the first
-    method's image; so have all differences of the second row, and the standard deviations behind them, from methods
-    that have one. Without a reference the second row shows denoised minus noisy.
+    method's image; in their lower right corner stands, enlarged, the square in which that image varies most. So have
+    all differences of the second row the same range, and the standard deviations behind them, from methods that have
+    one. Without a reference the second row shows denoised minus noisy.
     """
     denoised = {name: folder / "denoised.ome.zarr" for name, folder in entries.items()}
     uncertainty = {name: folder / "uncertainty.ome.zarr" for name, folder in entries.items()}
@@ -45,11 +53,13 @@ def plot_images(
     extra = {f"std. dev. ({name})": pixels(path, place) for name, path in uncertainty.items()}
     most = max((float(np.percentile(image, 99.8)) for image in extra.values()), default=0.0)
     columns = max(len(shown), len(images) + len(extra))
+    detail = richest(base if truth else images[next(iter(denoised))], INSET, INSET_SHARE)
     figure, axes = plt.subplots(2, columns, figsize=(2.3 * columns, 5.1), squeeze=False, layout="constrained")
     for axis in axes.flat:
         axis.axis("off")
     for axis, (name, image) in zip(axes[0], shown.items(), strict=False):
         axis.imshow(image, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+        _enlarge(axis, image, detail, low, high)
         value = scores["psnr"].get(name)
         axis.set_title(
             f"{name}\n{value:.2f} dB" if value is not None and np.isfinite(value) else f"{name}\n", fontsize=9
@@ -68,6 +78,17 @@ def plot_images(
     text = f"{title}: middle {height}x{width} pixels of plane t={t} c={c} z={z}; {ranges}"
     figure.suptitle(textwrap.fill(text, 30 * columns), fontsize=9)
     save(figure, output, "figures", vector=False)
+
+
+def _enlarge(axis: Axes, image: npt.NDArray[np.float64], place: Region, low: float, high: float) -> None:
+    """Show a part of an image enlarged in its corner, and where it lies."""
+    y, x = place
+    corner, size = (x.start - 0.5, y.start - 0.5), (x.stop - x.start, y.stop - y.start)
+    axis.add_patch(Rectangle(corner, *size, fill=False, edgecolor=COLOURS[4], linewidth=0.8))
+    inset = axis.inset_axes((1 - INSET_SHARE, 0, INSET_SHARE, INSET_SHARE))
+    inset.imshow(image[place], cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+    inset.set(xticks=[], yticks=[])
+    inset.spines[:].set(color=COLOURS[4], linewidth=0.8)
 
 
 def plot_profiles(title: str, noisy: Path, entries: Mapping[str, Path], truth: Path | None, output: Path) -> None:

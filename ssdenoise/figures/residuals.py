@@ -1,4 +1,4 @@
-"""What was removed: how it is correlated, and whether its mean depends on the intensity."""
+"""What was removed: how it is correlated, and its mean and variance by intensity."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import numpy.typing as npt
 from scipy import fft
 
 from ssdenoise.figures.crops import spread
+from ssdenoise.noise import noise_models
 from ssdenoise.plotting import COLOURS, plt, save
+from ssdenoise.provenance import read_json
 from ssdenoise.store import Volume
 
 #: Pixels that the autocorrelation is shown of, each way.
@@ -36,15 +38,23 @@ def autocorrelation(planes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 def by_intensity(
     signal: npt.NDArray[np.float64], residual: npt.NDArray[np.float64]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Mean signal, mean residual and its standard error, in bins of equally many voxels by the signal."""
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Mean signal, mean residual and its standard error, and the residual's variance, in bins by the signal.
+
+    Each bin holds as many voxels as the next.
+    """
     parts = [one for one in np.array_split(np.argsort(signal, kind="stable"), BINS) if len(one) > 1]
     x, mean = (np.array([values[one].mean() for one in parts]) for values in (signal, residual))
-    return x, mean, np.array([residual[one].std(ddof=1) / np.sqrt(len(one)) for one in parts])
+    variance = np.array([residual[one].var(ddof=1) for one in parts])
+    return x, mean, np.sqrt(variance / [len(one) for one in parts]), variance
 
 
-def plot_residuals(title: str, noisy: Path, entries: Mapping[str, Path], output: Path) -> None:
-    """Draw the autocorrelation of noisy - denoised, and its mean by denoised intensity, a column for each method."""
+def plot_residuals(title: str, noisy: Path, calibration: Path, entries: Mapping[str, Path], output: Path) -> None:
+    """Draw the autocorrelation of noisy - denoised, its mean and its variance by intensity, a column for each method.
+
+    The variance stands beside that of the calibrated noise of each channel, which a perfect method would remove.
+    """
+    noise = [models.poisson_gaussian for models in noise_models(read_json(calibration))]
     places = spread(Volume(noisy).shape)
 
     def planes(path: Path) -> npt.NDArray[np.float64]:
@@ -53,10 +63,10 @@ def plot_residuals(title: str, noisy: Path, entries: Mapping[str, Path], output:
         return np.concatenate(parts).astype(np.float64)
 
     observed, columns = planes(noisy), max(2, len(entries))
-    figure, axes = plt.subplots(2, columns, figsize=(2.6 * columns, 5.0), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(3, columns, figsize=(2.6 * columns, 7.2), squeeze=False, layout="constrained")
     for axis in axes.flat[:]:
         axis.set_visible(False)
-    for (above, below), (name, folder) in zip(axes.T, entries.items(), strict=False):
+    for (above, middle, below), (name, folder) in zip(axes.T, entries.items(), strict=False):
         denoised = planes(folder / "denoised.ome.zarr")
         residual = observed - denoised
         found = autocorrelation(residual)
@@ -69,14 +79,21 @@ def plot_residuals(title: str, noisy: Path, entries: Mapping[str, Path], output:
         above.set_title(name, fontsize=9)
         above.set_xlabel("shift along X/pixels", fontsize=8)
         above.tick_params(labelsize=8)
-        below.set_visible(True)
-        x, mean, error = by_intensity(denoised.ravel(), residual.ravel())
-        below.axhline(0, color="0.6", lw=0.8)
-        below.errorbar(x, mean, 2 * error, fmt="o-", ms=3, lw=1, color=COLOURS[0])
-        below.set_xlabel("denoised intensity", fontsize=8)
-        below.tick_params(labelsize=8)
+        x, mean, error, variance = by_intensity(denoised.ravel(), residual.ravel())
+        middle.axhline(0, color="0.6", lw=0.8)
+        middle.errorbar(x, mean, 2 * error, fmt="o-", ms=3, lw=1, color=COLOURS[0])
+        for one in noise:
+            below.plot(x, one.variance(x), color="0.4", lw=1.2, label="noise" if one is noise[0] else None)
+        below.plot(x, variance, "o-", ms=3, lw=1, color=COLOURS[1], label="removed")
+        below.set_ylim(bottom=0)
+        for axis in (middle, below):
+            axis.set_visible(True)
+            axis.set_xlabel("denoised intensity", fontsize=8)
+            axis.tick_params(labelsize=8)
     axes[0][0].set_ylabel("shift along Y/pixels", fontsize=8)
     axes[1][0].set_ylabel("mean of noisy − denoised", fontsize=8)
+    axes[2][0].set_ylabel("its variance", fontsize=8)
+    axes[2][0].legend(frameon=False, fontsize=8)
     figure.colorbar(shown, ax=axes[0].tolist(), shrink=0.8, label="autocorrelation")
     figure.suptitle(title, fontsize=10)
     save(figure, output, "figures")

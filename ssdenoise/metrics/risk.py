@@ -1,4 +1,4 @@
-"""Mean squared errors that need no clean image: from the noise's parameters, or from other noisy realizations."""
+"""The mean squared error of an estimate without a clean image, from the noise's parameters."""
 
 from __future__ import annotations
 
@@ -50,14 +50,3 @@ def risk(
     y, f = noisy.astype(np.float64), estimate.astype(np.float64)
     variance = unbiased_variance(y, noise)
     return np.square(f - y) - variance + 2 * variance * difference / direction
-
-
-def unbiased_squared_error(estimate: Values, a: Values, b: Values, c: Values) -> npt.NDArray[np.float64]:
-    """Squared error of an estimate from three noisy realizations, none of which it has seen, voxel by voxel (uMSE).
-
-    ``(a - f)^2 - (b - c)^2 / 2``: the second term is the noise's own variance. Marcos-Morales et al., ICML 2023,
-    arXiv:2210.05553. With two realizations of which the estimate has seen one, that one may stand for `c` and the other
-    for `a` and `b`, as the score `upsnr` does.
-    """
-    f, a, b, c = (image.astype(np.float64) for image in (estimate, a, b, c))
-    return np.asarray(np.square(a - f) - np.square(b - c) / 2)

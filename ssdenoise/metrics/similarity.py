@@ -115,7 +115,6 @@ class MultiScale:
     similarity: float
     voxels: float
 
-    #: Voxels that the sums of a block need around it, each side, and what its ends are multiples of.
     @staticmethod
     def halo(scales: int = len(BETAS)) -> int:
         """Context that the sums of a block need around it, each side."""

@@ -67,11 +67,13 @@ def _bytes(layout: Layout) -> int:
 
 def _stored(project: Project, row: Dataset, noisy: Layout) -> int:
     """Bytes of all that is ingested and synthesized of a dataset, at full resolution."""
-    paired = row.pairing == "volume" and row.has_pair  # for training or for the scores
     if row.clean:
-        realizations = (1 + paired) * len(project.noise_of(row.dataset))
+        methods = [project.config.methods[name] for name in project.methods_of(row.dataset)]
+        paired = row.pairing == "volume" and any(method.target == "pair" for method in methods)
+        realizations = (2 + paired) * len(project.noise_of(row.dataset))  # one of them for the scores
         return _bytes(_layout(project, row.dataset, "clean") or noisy) + realizations * _bytes(noisy)
-    others = [column for column, there in (("reference", row.reference), ("pair", paired)) if there]
+    pair = row.pair if row.pairing == "volume" else None  # for training or for the scores
+    others = [column for column, there in (("reference", row.reference), ("pair", pair)) if there]
     return _bytes(noisy) + sum(_bytes(_layout(project, row.dataset, column) or noisy) for column in others)
 
 

@@ -127,7 +127,7 @@ def _steps(spec: ReportSpec, scene: Scene, entry: str, seed: int) -> Iterator[tu
     if scene.truth:
         role = scene.truth.name.partition(".")[0]
         yield scene.run / scene.dataset / "logs" / f"{role}.log", scene.truth / "zarr.json"
-    for realization in "01":
+    for realization in "012":
         store = scene.folder / f"noisy-{realization}.ome.zarr"
         yield scene.folder / "logs" / f"noisy-{realization}.log", store / "zarr.json"
     yield scene.folder / "logs" / "calibrate.log", scene.folder / "calibration.json"

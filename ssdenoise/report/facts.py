@@ -102,7 +102,7 @@ def origins(scenes: Sequence[Scene]) -> list[dict[str, Any]]:
     found: dict[Path, None] = {}
     for scene in scenes:
         stores = [scene.truth] if scene.truth else []
-        stores += [scene.folder / f"noisy-{realization}.ome.zarr" for realization in "01"]
+        stores += [scene.folder / f"noisy-{realization}.ome.zarr" for realization in "012"]
         stores += [scene.job(entry, seed) / "denoised.ome.zarr" for entry, seed in scene.jobs]
         found |= dict.fromkeys(store for store in stores if finished(store))
     run = scenes[0].run if scenes else Path()

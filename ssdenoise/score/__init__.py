@@ -135,11 +135,15 @@ def _data_range(spec: ScoreSpec, truth: Volume | None) -> float:
 
 def _cost(denoised: Volume, model: Path) -> dict[str, Any]:
     trained, done = read_json(model / "model.json"), denoised.record
-    training = trained["provenance"]
+    training, unknown = trained["provenance"], float("nan")
+    # of a training that was interrupted only the last part's are known
+    joules = None if training["seconds_before_resume"] else training["joules"]
     return {
         "parameters": trained["parameters"],
         "train_seconds": training["seconds"] + training["seconds_before_resume"],
         "denoise_seconds": done["seconds"],
+        "train_joules": unknown if joules is None else joules,
+        "denoise_joules": done.get("joules", unknown),
         "megavoxels_per_second": done["voxels"] / 1e6 / max(done["seconds"], 1e-3),
         "peak_memory_mb": max(training["peak_memory_mb"], done["peak_memory_mb"]),
         "clipped_share": done["clipped_voxels"] / done["voxels"],

@@ -60,7 +60,7 @@ def commit(
     provenance : mapping
         What else goes into the commit record.
     sum_of : sequence of str
-        Facts of the shards' records to add up.
+        Facts of the shards' records to add up; those that a shard lacks are left out.
     threads : int
         Shards of the pyramid written at once.
     root : str, optional
@@ -92,7 +92,8 @@ def commit(
             parts.append((level, index, record["digest"]))
             if level == 0:
                 totals[index[1]] += Intensities.from_json(record)  # a shard has a single channel
-                facts = {name: value + record["facts"].get(name, 0.0) for name, value in facts.items()}
+                known = record["facts"]
+                facts = {name: value + known[name] for name, value in facts.items() if name in known}
         writer.tidy()
     place = place_of(store, root)
     place.keep_levels(len(shapes))  # an earlier, larger volume had more

@@ -43,6 +43,7 @@ def rows_for(method: str, errors: np.ndarray, seed: int = 0, **columns: Any) -> 
         "method": method,
         "seed": seed,
         "reference_fit": "none",
+        "detector": "{}",
         "data_range": 255.0,
         "mean_squared_error": errors,
         "fitted_squared_error": errors,
@@ -139,11 +140,17 @@ def test_seeds_are_aggregated(tmp_path: Path, errors: np.ndarray) -> None:
 def test_what_was_probed_stands_beside(tmp_path: Path, errors: np.ndarray) -> None:
     names = {"dataset": "d", "noise": "n", "method": "a", "seed": 0}
     sums = {"voxels": [100, 50], "risk": [900.0, 600.0], "blind_voxels": [10.0, 5.0], "blind_error": [100.0, 50.0]}
+    rings = [[10.0, 1.0, *([0.0] * 6)], [8.0, 1.0, *([0.0] * 6)]]
+    squares = [[10.0] * 8] * 2
+    sums |= {"rings_thinned_cross": rings, "rings_thinned_first": squares, "rings_thinned_second": squares}
     probes = [pd.DataFrame(sums | {"thinned_error": np.nan}).assign(**names)]
     parts = [rows_for(name, errors) for name in ("noisy", "a")]
     found = compared(tmp_path, parts, spec_for(), probes)
     assert found.loc["a", "risk"] == 10
     assert found.loc["a", "blind_error"] == 10
+    assert found.loc["a", "resolution_thinned"] == pytest.approx(
+        1 / (1 / 32 + (0.9 - 1 / 7) / (0.9 - 0.1) / 16), rel=1e-5
+    )
     assert found.loc["a", "risk_psnr"] == pytest.approx(20 * np.log10(255 / np.sqrt(10)), rel=1e-5)
     assert found.loc["noisy", ["risk", "risk_psnr", "thinned_error"]].isna().all()
     assert "risk/dB" in (tmp_path / "out" / "comparison.md").read_text()
@@ -208,7 +215,9 @@ def test_a_criterion_is_trusted_as_far_as_it_ranks_methods() -> None:
         residual_ratio=[np.nan, 1.0, 0.9, 0.5],
         risk=np.nan,
     )
-    table = table.assign(chosen=None, blind_error=[np.nan, 9.0, 8.0, 7.0], thinned_error=np.nan)
+    table = table.assign(
+        chosen=None, blind_error=[np.nan, 9.0, 8.0, 7.0], thinned_error=np.nan, resolution_thinned=np.nan
+    )
     for axis in "yx":
         table[f"residual_correlation_{axis}"] = [0.1, 0.1, 0.2, 0.3]
     found = trust(table).set_index("criterion")

@@ -11,6 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from ssdenoise.figures import figures
+from ssdenoise.figures.crops import richest
 from ssdenoise.figures.residuals import autocorrelation, by_intensity
 from ssdenoise.figures.training import plot_training
 from ssdenoise.figures.uncertainty import reliability
@@ -23,8 +24,8 @@ def drawn(run: Path, output: Path, *, truth: bool = True, fitted: bool = False) 
     folder = run / "cells" / "measured"
     entries = {name: folder / name / "seed-0" for name in ("gaussian", "hqssl")}
     reference = run / "cells" / "reference.ome.zarr" if truth else None
-    noisy = folder / "noisy-0.ome.zarr"
-    figures("cells/measured", noisy, entries, reference, run / "comparison.csv", output, fitted=fitted)
+    noisy, calibration = folder / "noisy-0.ome.zarr", folder / "calibration.json"
+    figures("cells/measured", noisy, calibration, entries, reference, run / "comparison.csv", output, fitted=fitted)
     return {path.name for path in output.iterdir()}
 
 
@@ -96,13 +97,25 @@ def test_the_autocorrelation_is_that_of_the_noise() -> None:
     assert autocorrelation(rng.normal(0, 1, (2, 5, 30))).shape == (9, 17)
 
 
-def test_a_bias_shows_at_its_intensity() -> None:
+def test_a_bias_and_a_variance_show_at_their_intensity() -> None:
     rng = np.random.default_rng(0)
     signal = rng.uniform(0, 100, 50000)
-    residual = rng.normal(0, 5, signal.shape) + np.where(signal > 90, 3, 0)
-    x, mean, error = by_intensity(signal, residual)
+    residual = rng.normal(0, np.where(signal < 50, 5, 8)) + np.where(signal > 90, 3, 0)
+    x, mean, error, variance = by_intensity(signal, residual)
     assert np.abs(mean[x < 85] / error[x < 85]).max() < 4
-    assert mean[-1] == pytest.approx(3, abs=0.4)
+    assert mean[-1] == pytest.approx(3, abs=0.5)
+    np.testing.assert_allclose(variance, np.where(x < 50, 25, 64), rtol=0.1)
+
+
+def test_the_inset_shows_what_varies_most_but_for_where_it_stands() -> None:
+    image = np.random.default_rng(0).normal(0, 1, (200, 160))
+    image[120:160, 40:80] *= 3
+    image[160:, 120:] *= 9
+    y, x = richest(image, 40, 0.42)
+    assert abs(y.start - 120) <= 4
+    assert abs(x.start - 40) <= 4
+    assert (y.stop - y.start, x.stop - x.start) == (40, 40)
+    assert richest(image[:3, :2], 40, 0.42) == (slice(0, 1), slice(0, 1))
 
 
 def test_the_worst_crop_of_the_worst_plane_is_found() -> None:

@@ -12,7 +12,9 @@ PACKAGE = ROOT / "ssdenoise"
 L0, L1, L2, L3, L4, L5 = range(6)
 LAYERS = {
     **dict.fromkeys(("errors", "grid", "intensity", "noise", "metrics"), L0),
-    **dict.fromkeys(("provenance", "remote", "store", "plotting", "networks", "covariance", "jinvariance"), L1),
+    **dict.fromkeys(
+        ("energy", "provenance", "remote", "store", "plotting", "networks", "covariance", "jinvariance"), L1
+    ),
     **dict.fromkeys(("methods", "model", "device", "pieces"), L2),
     "config": L3,
     **dict.fromkeys(("fetch", "ingest", "synthesize", "calibrate", "train", "denoise", "commit"), L4),
@@ -23,7 +25,10 @@ STORAGE = {"zarr", "dask", "xarray", "yaozarrs"}
 #: What modules must not import, from outside or from the package.
 FORBIDDEN = {
     **{key: {"torch", "pandas", "snakemake", *STORAGE} for key in [m for m, layer in LAYERS.items() if layer == L0]},
-    **{key: {"torch", "snakemake", "ssdenoise.networks"} for key in ("provenance", "remote", "store", "plotting")},
+    **{
+        key: {"torch", "snakemake", "ssdenoise.networks"}
+        for key in ("energy", "provenance", "remote", "store", "plotting")
+    },
     **{
         key: {"snakemake", "ssdenoise.store", "ssdenoise.provenance", *STORAGE}
         for key in ("networks", "covariance", "jinvariance")

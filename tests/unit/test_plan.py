@@ -187,9 +187,9 @@ def test_sizes_are_those_of_each_volume_and_summed(tmp_path: Path) -> None:
     assert table["stores of it"].to_dict() == {
         "a": "280 kB",  # 2 + 1 + 4 bytes
         "b": "280 kB",
-        "c": "680 kB",  # 1 + 2 levels * 2 realizations * 4 bytes
-        "d": "680 kB",
-        "together": "1.92 MB",
+        "c": "1 MB",  # 1 + 2 levels * 3 realizations * 4 bytes
+        "d": "680 kB",  # of which one is for n2n
+        "together": "2.24 MB",
     }
     assert table["noisy"]["together"] == "360 kB"
     assert table["denoised"]["together"] == "800 kB"  # 2 + 2 + 2 * 4 + 2 * 4 bytes

@@ -202,13 +202,10 @@ def pair(wildcards):
 
 
 def other(wildcards):
-    """A realization to score with, on which the denoised volume does not depend."""
-    row = PROJECT.datasets[wildcards.dataset]
-    entry = wildcards.get("entry")
-    used = entry and PROJECT.config.methods[entry].averages_pair
-    if row.pairing == "volume" and row.has_pair and not used:
-        return f"results/{RUN}/{wildcards.dataset}/{wildcards.noise}/noisy-1.ome.zarr/zarr.json"
-    return []
+    """A realization to score with, which neither the denoised volume nor its model has seen."""
+    unseen = PROJECT.unseen(wildcards.dataset, wildcards.get("entry"))
+    scene = f"results/{RUN}/{wildcards.dataset}/{wildcards.noise}"
+    return f"{scene}/noisy-{unseen}.ome.zarr/zarr.json" if unseen else []
 
 
 def uncertainty(wildcards):

@@ -3,6 +3,7 @@ rule figures:
         noisy=f"results/{RUN}/{{dataset}}/{{noise}}/noisy-0.ome.zarr/zarr.json",
         stores=shown_stores,
         truth=truth,
+        calibration=f"results/{RUN}/{{dataset}}/{{noise}}/calibration.json",
         comparison=f"results/{RUN}/comparison.csv",
     output:
         *drawn(*ALWAYS),
@@ -25,7 +26,7 @@ rule figures:
         fitted=fitted,
     shell:
         "python -m ssdenoise figures --title {wildcards.dataset}/{wildcards.noise} --noisy {input.noisy}"
-        " --comparison {input.comparison} {params.truth} {params.fitted}"
+        " --calibration {input.calibration} --comparison {input.comparison} {params.truth} {params.fitted}"
         " --output {params.folder} {params.entries:q} 2> {log}"
 
 
