@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 
@@ -403,7 +404,10 @@ def test_a_viewer_that_is_not_installed_is_told(run: Path, monkeypatch: pytest.M
 def test_the_verb_serves_until_it_is_interrupted(run: Path) -> None:
     command = [sys.executable, "-m", "ssdenoise", "view", "small", "nuclei", "--no-browser"]
     environment, pipe = os.environ | {"PYTHONPATH": str(ROOT)}, subprocess.PIPE
-    with subprocess.Popen(command, cwd=run.parents[1], env=environment, stdout=pipe, stderr=pipe, text=True) as process:
+    interruptible = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what is started in the background is not
+    with subprocess.Popen(
+        command, cwd=run.parents[1], env=environment, stdout=pipe, stderr=pipe, text=True, preexec_fn=interruptible
+    ) as process:
         assert process.stdout is not None
         try:
             address = process.stdout.readline().strip()
@@ -415,7 +419,11 @@ def test_the_verb_serves_until_it_is_interrupted(run: Path) -> None:
             connection.close()
         finally:
             process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=30)
+        try:
+            _, told = process.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
     assert process.returncode == 0, told
     assert "nuclei/low, seed 0: noisy, hqssl, n2v, hqssl uncertainty, clean volume" in told
     assert "Traceback" not in told
