@@ -67,6 +67,7 @@ def test_noise_is_estimated_for_each_image_where_it_varies() -> None:
     np.testing.assert_allclose(found[:, 0, 0, 0].detach(), strengths.flatten(), rtol=0.1)
 
 
+@pytest.mark.slow
 def test_a_trained_posterior_is_calibrated(tmp_path: Path) -> None:
     """On synthetic data, half smooth and half fine, z-scores are standard normal and stated errors come true.
 

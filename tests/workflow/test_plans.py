@@ -49,6 +49,7 @@ def test_a_group_trains_once_on_all_its_datasets(tmp_path: Path) -> None:
         assert f"--model results/tiny/g/gaussian/n2n/seed-0 --output {scene}/n2n/seed-0" in plan
 
 
+@pytest.mark.slow
 def test_a_plan_counts_the_jobs_that_snakemake_counts(tmp_path: Path) -> None:
     workflow = make(tmp_path / "plan")
     (workflow.folder / "data").mkdir()
