@@ -53,5 +53,5 @@ def test_nothing_is_lost_and_no_seam_is_seen(
         with patch.multiple(stage, TILE_VOXELS=tile, PIECE_VOXELS=piece, LEAST_VOXELS=1):
             found = run(FLOAT, volume, model, Path(folder), slabs).read(EVERYTHING)
         expected = whole(volume, model)
-    # 1e-5, but that rounding of the published network in 3-D reaches 1.2e-5 on volumes of a few voxels
-    assert np.abs(found - expected).max() < 3e-5 * expected.std()
+    exact = 3e-5 if ndim == 3 and options.get("network") == "paper" else 1e-5
+    assert np.abs(found - expected).max() < exact * expected.std()
