@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from ssdenoise.errors import ConfigError, SsdenoiseError
+from ssdenoise.interrupt import end_in_order
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -533,6 +534,7 @@ def main() -> None:
         # as it was called: `-m ssdenoise` would look in the current folder first
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    end_in_order()
     try:
         app()
     except SsdenoiseError as error:

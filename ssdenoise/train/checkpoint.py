@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -24,27 +24,29 @@ def save_checkpoint(
     modules: Mapping[str, nn.Module],
     optimiser: torch.optim.Optimizer,
     history: History,
+    losses: Sequence[float],
 ) -> None:
-    """Write weights, Adam's moments, the history, and how far and for how long the loop has run."""
+    """Write weights, Adam's moments, the history and the losses since, and how far and how long the loop has run."""
     tensors = {
         f"{module}.{name}": tensor for module, net in modules.items() for name, tensor in net.state_dict().items()
     }
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"adam.{index}.{name}": value for name, value in state.items()}
     tensors["history"] = torch.tensor(history, dtype=torch.float64)
+    tensors["losses"] = torch.tensor(losses, dtype=torch.float64)
     save_tensors(tensors, path, {"key": key, "step": str(step), "seconds": str(seconds)})
 
 
 def load_checkpoint(
     path: Path, key: str, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer
-) -> tuple[int, float, History]:
-    """Step, seconds and history to go on from; zero for a checkpoint of other options, inputs or code."""
+) -> tuple[int, float, History, list[float]]:
+    """Step, seconds, history and losses to go on from; zero for a checkpoint of other options, inputs or code."""
     if not path.is_file():
-        return 0, 0.0, []
+        return 0, 0.0, [], []
     with safe_open(path, "pt") as file:
         metadata = file.metadata() or {}
     if metadata.get("key") != key:
-        return 0, 0.0, []
+        return 0, 0.0, [], []
     tensors = load_file(path)
     for module, net in modules.items():
         prefix = f"{module}."
@@ -56,4 +58,4 @@ def load_checkpoint(
             state.setdefault(int(index), {})[field] = value
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
     history = [(int(row[0]), *row[1:]) for row in tensors["history"].tolist()]
-    return int(metadata["step"]), float(metadata["seconds"]), history
+    return int(metadata["step"]), float(metadata["seconds"]), history, tensors["losses"].tolist()

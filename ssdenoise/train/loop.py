@@ -17,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from ssdenoise.device import Device
 from ssdenoise.errors import TrainingDiverged
+from ssdenoise.interrupt import postponed
 from ssdenoise.methods import Batch, Network, TrainedMethod
 from ssdenoise.provenance import Clock
 from ssdenoise.train.checkpoint import load_checkpoint, save_checkpoint
@@ -85,13 +86,12 @@ def optimise(
     if method.weight_average:
         average = AveragedModel(net, multi_avg_fn=exponential(method.weight_average), use_buffers=True)
         state["average"], final = average, cast("Network", average.module)
-    start, earlier, history = load_checkpoint(checkpoint, key, state, optimiser)
+    start, earlier, history, losses = load_checkpoint(checkpoint, key, state, optimiser)
     if start:
         log.info("resuming at step %d of %d", start, method.steps)
     validation, following = sampler.validation(), sampler.batch(start)
-    losses: list[float] = []
     net.train()
-    with Progress(disable=not device.interactive) as bar:
+    with Progress(disable=not device.interactive) as bar, postponed() as ending:
         task = bar.add_task(method.name, total=method.steps, completed=start)
         for step in range(start, method.steps):
             # learning rate
@@ -133,8 +133,12 @@ def optimise(
                 history.append((step + 1, rate, float(np.mean(losses)), validated))
                 losses.clear()
                 log.info("step %d of %d: loss %.5f, validation %.5f", step + 1, method.steps, *history[-1][2:])
+            if not losses or ending():
                 seconds = earlier + clock.seconds()
-                save_checkpoint(checkpoint, key, step + 1, seconds, state, optimiser, history)
+                save_checkpoint(checkpoint, key, step + 1, seconds, state, optimiser, history, losses)
+            if ending():
+                log.info("told to end; a new start goes on after step %d of %d", step + 1, method.steps)
+                break
     with open(output / "history.csv", "w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(("step", "learning_rate", "loss", "validation_loss"))

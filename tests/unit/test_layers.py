@@ -13,7 +13,8 @@ L0, L1, L2, L3, L4, L5 = range(6)
 LAYERS = {
     **dict.fromkeys(("errors", "grid", "intensity", "noise", "metrics"), L0),
     **dict.fromkeys(
-        ("energy", "provenance", "remote", "store", "plotting", "networks", "covariance", "jinvariance"), L1
+        ("energy", "interrupt", "provenance", "remote", "store", "plotting", "networks", "covariance", "jinvariance"),
+        L1,
     ),
     **dict.fromkeys(("methods", "model", "device", "pieces"), L2),
     "config": L3,
@@ -27,7 +28,7 @@ FORBIDDEN = {
     **{key: {"torch", "pandas", "snakemake", *STORAGE} for key in [m for m, layer in LAYERS.items() if layer == L0]},
     **{
         key: {"torch", "snakemake", "ssdenoise.networks"}
-        for key in ("energy", "provenance", "remote", "store", "plotting")
+        for key in ("energy", "interrupt", "provenance", "remote", "store", "plotting")
     },
     **{
         key: {"snakemake", "ssdenoise.store", "ssdenoise.provenance", *STORAGE}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from ssdenoise.calibrate import calibrate
 from ssdenoise.config.specs import CalibrateSpec
 from ssdenoise.errors import ConfigError, FormatError, MissingInputError, TrainingDiverged
 from ssdenoise.intensity import Normalization
+from ssdenoise.interrupt import end_in_order
 from ssdenoise.methods import METHODS, Batch, Network, TrainedMethod
 from ssdenoise.model import load_model
 from ssdenoise.store import Volume
@@ -303,3 +305,34 @@ def test_a_method_that_would_keep_correlated_noise_says_so(caplog: pytest.LogCap
     assert not caplog.text
     warn(METHODS["sasl"](), between_planes, 3)  # type: ignore[call-arg]
     assert "sasl may keep noise that planes share" in caplog.text
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_job_that_is_told_to_end_keeps_what_it_has_learnt(
+    number: signal.Signals, counts: Volume, calibration: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "EVERY", 4)
+    spec, scenes = spec_for("n2v"), [Scene(counts.path, calibration)]
+    train(spec, scenes, tmp_path / "whole", CPU)
+    real = type(spec.method).loss
+
+    def told_at_step_4(
+        self: TrainedMethod, net: Network, batch: Batch, rng: torch.Generator, progress: float
+    ) -> object:
+        if progress == pytest.approx(4.5 / 6):  # between two rows of the history
+            signal.raise_signal(number)
+        return real(self, net, batch, rng, progress)
+
+    monkeypatch.setattr(type(spec.method), "loss", told_at_step_4)
+    before = signal.getsignal(signal.SIGTERM)
+    end_in_order()
+    try:
+        with pytest.raises(SystemExit if number == signal.SIGTERM else KeyboardInterrupt):
+            train(spec, scenes, tmp_path / "told", CPU)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not (tmp_path / "told" / "model.safetensors").exists()
+    monkeypatch.setattr(type(spec.method), "loss", real)
+    result = train(spec, scenes, tmp_path / "told", CPU)
+    assert result["provenance"]["resumed_at_step"] == 5
+    assert products(tmp_path / "told") == products(tmp_path / "whole")
