@@ -14,28 +14,30 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from ssdenoise import needs
 from ssdenoise.config.models import Auto
 from ssdenoise.config.project import Project
-from ssdenoise.denoise import PROCESS_MB, piece_voxels, tile_bytes, tiles_of
+from ssdenoise.denoise import piece_voxels, tile_bytes, tiles_of
 from ssdenoise.device import Device
 from ssdenoise.errors import MissingInputError
 from ssdenoise.grid import Region, extent
-from ssdenoise.ingest import BAND_BYTES
 from ssdenoise.methods import Method
 from ssdenoise.pieces import pieces_of
 from ssdenoise.plan.jobs import PlannedJob, dry_run
 from ssdenoise.plan.rates import Rates
 from ssdenoise.plan.volumes import noisy_layout, volumes
 from ssdenoise.store import Layout
-from ssdenoise.train.pool import POOL_BYTES
 
-#: Peaks of rules that hold little of a volume, in MB: measured on volumes of up to 4 GiB in shards of the default size
-#: (`make bench ONLY=memory`; `synthesize` by hand, of 0.25 GiB).
-PEAK_MB = {"synthesize": 500, "calibrate": 1350, "commit": 550, "score": 650, "score_noisy": 650, "probe": 1000}
+#: Rules without a network, and the stage that each runs.
+STAGE_OF = {"ingest_noisy": "ingest", "ingest_truth": "ingest", "score_noisy": "score"}
+
+
+#: Of what a job is granted that is asked for when its input is there.
+ASKED = "as needed"
 
 
 @dataclass(frozen=True)
-class Needs:
+class Takes:
     """What a job takes: hours of its network, by the rates of what kind of device, and MB; 0 where it is not known.
 
     Of inference also the tiles of its volume, which slabs share out.
@@ -49,7 +51,7 @@ class Needs:
 
 @dataclass
 class Estimate:
-    """Volumes and rates of a project, from which the needs of its jobs follow."""
+    """Volumes and rates of a project, from which the what its jobs take follows."""
 
     project: Project
     rates: Rates
@@ -59,50 +61,55 @@ class Estimate:
         for name in self.project.datasets:
             self.layouts[name] = noisy_layout(self.project, name)
 
-    def of(self, job: PlannedJob) -> Needs:
+    def of(self, job: PlannedJob) -> Takes:
         """What a job takes."""
+        gpu, threads = job.granted("gpu") > 0, job.threads
         if job.rule == "train":
-            return self._train(job)
+            return self._train(job, gpu=gpu, threads=threads)
+        if (layout := self.layouts.get(job.wildcards.get("dataset", ""))) is None:
+            return Takes()
         if job.rule == "denoise":
-            return self._denoise(job)
-        if job.rule.startswith("ingest"):
-            return Needs(memory_mb=PROCESS_MB + 3 * BAND_BYTES / 1e6)
-        return Needs(memory_mb=PEAK_MB.get(job.rule, 0.0))
+            return self._denoise(job, layout, gpu=gpu, threads=threads)
+        if job.rule == "probe":
+            method, ndim = self._method(job), self.project.datasets[job.wildcards["dataset"]].ndim
+            return Takes(memory_mb=needs.probe(method, ndim, layout, threads=threads, gpu=gpu).memory_mb)
+        if (stage := STAGE_OF.get(job.rule, job.rule)) in needs.STAGES:
+            return Takes(memory_mb=needs.stage(stage, needs.size_of(layout)).memory_mb)
+        return Takes()
 
-    def _train(self, job: PlannedJob) -> Needs:
+    def _method(self, job: PlannedJob) -> Method:
+        method = self.project.config.methods[job.wildcards["entry"]]
+        # which it will be is not known
+        return self.project.config.methods[method.among[0]] if isinstance(method, Auto) else method
+
+    def _train(self, job: PlannedJob, *, gpu: bool, threads: int) -> Takes:
         rows = self.project.members(job.wildcards["trained"])
         layouts = [layout for row in rows if (layout := self.layouts[row.dataset])]
         if not layouts:
-            return Needs()
-        method = self.project.config.methods[job.wildcards["entry"]]
-        rate = self.rates.of(method, rows[0].ndim, layouts[0].shape[1])
-        held = sum(math.prod(layout.shape) * np.dtype(layout.dtype).itemsize for layout in layouts)
-        if method.target and rows[0].pairing == "volume":
-            held *= 2
-        if held > POOL_BYTES:  # and what is being read
-            held = POOL_BYTES + max(math.prod(layout.shard) * layout.shape[1] * 4 for layout in layouts)
+            return Takes()
+        method, ndim = self._method(job), rows[0].ndim
+        rate = self.rates.of(method, ndim, layouts[0].shape[1])
+        paired = bool(method.target) and rows[0].pairing == "volume"
+        asked = needs.train(method, ndim, layouts, paired=paired, threads=threads, gpu=gpu)
         hours = getattr(method, "steps", 0) * rate.step_seconds / 3600
-        return Needs(hours, PROCESS_MB + (held + rate.step_bytes) / 1e6, rate.kind)
+        return Takes(hours, asked.memory_mb, rate.kind)
 
-    def _denoise(self, job: PlannedJob) -> Needs:
-        name, method = job.wildcards["dataset"], self.project.config.methods[job.wildcards["entry"]]
-        if isinstance(method, Auto):  # which it will be is not known
-            method = self.project.config.methods[method.among[0]]
-        if (layout := self.layouts[name]) is None:
-            return Needs()
-        ndim = self.project.datasets[name].ndim
+    def _denoise(self, job: PlannedJob, layout: Layout, *, gpu: bool, threads: int) -> Takes:
+        ndim, method = self.project.datasets[job.wildcards["dataset"]].ndim, self._method(job)
+        slabs, passes = int(job.wildcards["slabs"]), 1 + method.averages_pair
         rate = self.rates.of(method, ndim, layout.shape[1])
-        halo, stride = (0,) * (5 - ndim) + rate.halo, (1,) * (5 - ndim) + rate.stride
-        passes = 1 + method.averages_pair
-        device = Device.elsewhere(int(job.granted("gpu")))
+        asked = needs.denoise(method, ndim, layout, passes=passes, slabs=slabs, threads=threads, gpu=gpu)
+        takes = needs.traced(method, ndim, layout.shape[1])
+        halo, stride = (0,) * (5 - ndim) + takes.halo, (1,) * (5 - ndim) + takes.stride
+        device = Device.elsewhere(int(gpu))
         held, tiles, (core, read) = _tiles(layout, halo, stride, method, passes, device)
-        most = piece_voxels(held, min(job.granted("mem_mb"), 1e6), rate.bytes_per_voxel, device)
+        most = piece_voxels(held, min(job.granted("mem_mb"), asked.memory_mb), takes.voxel_bytes, device)
         pieces = [math.prod(extent(piece.read)[2:]) for piece in pieces_of(core, read, halo, stride, most)]
         overhead = sum(pieces) / math.prod(extent(core)[2:])
-        voxels = math.prod(layout.shape) / layout.shape[1] / int(job.wildcards["slabs"])
+        voxels = math.prod(layout.shape) / layout.shape[1] / slabs
         hours = passes * voxels * overhead / rate.voxels_per_second / 3600
-        network = max(pieces) * rate.bytes_per_voxel if device.kind == "cpu" else 0.0
-        return Needs(hours, PROCESS_MB + (held + network) / 1e6, rate.kind, tiles)
+        network = 0.0 if gpu else max(pieces) * takes.voxel_bytes
+        return Takes(hours, needs.process_mb(gpu=gpu) + (held + network) / 1e6, rate.kind, tiles)
 
 
 def plan(
@@ -151,15 +158,15 @@ def plan(
     changes = {key: yaml.safe_load(value) for key, _, value in (one.partition("=") for one in config)}
     project = Project(_merged(yaml.safe_load((root / configfile).read_text()), changes), root)
     estimate = Estimate(project, Rates(device, rates, elsewhere))
-    needs = [estimate.of(job) for job in jobs]
+    found = [estimate.of(job) for job in jobs]
     sections = [
         volumes(project, estimate.layouts).fillna("").to_markdown(index=False),
-        _jobs(jobs, needs).to_markdown(index=False, floatfmt=".3g", missingval="")
+        _jobs(jobs, found).to_markdown(index=False, floatfmt=".3g", missingval="")
         if jobs
         else "Nothing is left to be done.",
-        _totals(jobs, needs, estimate.rates.name),
-        *_other_device(jobs, needs, estimate.rates.name),
-        *_misfits(jobs, needs),
+        _totals(jobs, found, estimate.rates.name),
+        *_other_device(jobs, found, estimate.rates.name),
+        *_misfits(jobs, found),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -182,38 +189,40 @@ def _tiles(
     return tile_bytes(tiles, itemsize, method, device), len(tiles), (core, extent(largest.read))
 
 
-def _jobs(jobs: Sequence[PlannedJob], needs: Sequence[Needs]) -> pd.DataFrame:
+def _jobs(jobs: Sequence[PlannedJob], found: Sequence[Takes]) -> pd.DataFrame:
     """Each rule: jobs, hours of all and of the longest, and what they are granted and need."""
-    by_rule: dict[str, list[tuple[PlannedJob, Needs]]] = defaultdict(list)
-    for job, need in zip(jobs, needs, strict=True):
+    by_rule: dict[str, list[tuple[PlannedJob, Takes]]] = defaultdict(list)
+    for job, need in zip(jobs, found, strict=True):
         by_rule[job.rule].append((job, need))
     return pd.DataFrame(
         {
             "rule": rule,
-            "jobs": len(found),
-            "time of all": _duration(math.fsum(need.hours for _, need in found)),
-            "of the longest": _duration(max(need.hours for _, need in found)),
-            "granted": _duration(max(job.granted("runtime") for job, _ in found) / 60),
-            "threads": max(job.threads for job, _ in found),
-            "GPUs": f"{max(job.granted('gpu') for job, _ in found):.0f}",
-            "MB granted": f"{max(job.granted('mem_mb') for job, _ in found):.0f}",
-            "MB needed": f"{max(need.memory_mb for _, need in found):.0f}".removeprefix("0"),
+            "jobs": len(of_rule),
+            "time of all": _duration(math.fsum(need.hours for _, need in of_rule)),
+            "of the longest": _duration(max(need.hours for _, need in of_rule)),
+            "granted": _duration(max(job.granted("runtime") for job, _ in of_rule) / 60),
+            "threads": max(job.threads for job, _ in of_rule),
+            "GPUs": f"{max(job.granted('gpu') for job, _ in of_rule):.0f}",
+            "MB granted": f"{max(job.granted('mem_mb') for job, _ in of_rule):.0f}".replace("inf", ASKED),
+            "MB needed": f"{max(need.memory_mb for _, need in of_rule):.0f}".removeprefix("0"),
         }
-        for rule, found in by_rule.items()
+        for rule, of_rule in by_rule.items()
     )
 
 
 def _duration(hours: float) -> str:
     """For people; nothing if it is not known."""
+    if hours == math.inf:
+        return ASKED
     for unit, length in (("h", 1.0), ("min", 1 / 60), ("s", 1 / 3600)):
         if hours >= length:
             return f"{hours / length:.3g} {unit}"
     return "" if hours == 0 else "< 1 s"
 
 
-def _totals(jobs: Sequence[PlannedJob], needs: Sequence[Needs], device: str) -> str:
+def _totals(jobs: Sequence[PlannedJob], found: Sequence[Takes], device: str) -> str:
     hours = {
-        kind: math.fsum(need.hours for job, need in zip(jobs, needs, strict=True) if (job.granted("gpu") > 0) == on_gpu)
+        kind: math.fsum(need.hours for job, need in zip(jobs, found, strict=True) if (job.granted("gpu") > 0) == on_gpu)
         for kind, on_gpu in (("GPUs", True), ("processors", False))
     }
     told = " and ".join(f"{_duration(value)} of {kind}" for kind, value in hours.items() if value)
@@ -223,9 +232,9 @@ def _totals(jobs: Sequence[PlannedJob], needs: Sequence[Needs], device: str) -> 
     )
 
 
-def _other_device(jobs: Sequence[PlannedJob], needs: Sequence[Needs], device: str) -> list[str]:
+def _other_device(jobs: Sequence[PlannedJob], found: Sequence[Takes], device: str) -> list[str]:
     """A line if the rates are those of processors and the jobs get GPUs, or the other way round."""
-    timed = [(job.granted("gpu") > 0, need.kind == "cuda") for job, need in zip(jobs, needs, strict=True) if need.hours]
+    timed = [(job.granted("gpu") > 0, need.kind == "cuda") for job, need in zip(jobs, found, strict=True) if need.hours]
     if all(granted == measured for granted, measured in timed):
         return []
     rates, granted = ("a GPU's", "none") if timed[0][1] else ("a processor's, not a GPU's", "GPUs")
@@ -235,10 +244,10 @@ def _other_device(jobs: Sequence[PlannedJob], needs: Sequence[Needs], device: st
     ]
 
 
-def _misfits(jobs: Sequence[PlannedJob], needs: Sequence[Needs]) -> list[str]:
+def _misfits(jobs: Sequence[PlannedJob], found: Sequence[Takes]) -> list[str]:
     """A line for each rule and dataset whose jobs need more than they are granted, or have nothing to do."""
     lines = {}
-    for job, need in zip(jobs, needs, strict=True):
+    for job, need in zip(jobs, found, strict=True):
         who = job.wildcards.get("trained") or job.wildcards.get("dataset", "")
         what = f"{job.rule} of {who}" + (f" by {job.wildcards['entry']}" if "entry" in job.wildcards else "")
         if need.memory_mb > job.granted("mem_mb"):

@@ -1,4 +1,4 @@
-"""How fast a method trains and denoises here, and how much memory it takes: measured on random images, in seconds."""
+"""How fast a method trains and denoises here: measured on random images, in seconds."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ from pydantic import TypeAdapter, ValidationError
 from ssdenoise.device import Device
 from ssdenoise.errors import ConfigError, FormatError, MissingInputError
 from ssdenoise.grid import ceil_to
-from ssdenoise.intensity import Normalization
-from ssdenoise.methods import Batch, Method, Network, TrainedMethod
-from ssdenoise.model import Model, placeholder_noise
-from ssdenoise.pieces import bytes_per_voxel, footprint
+from ssdenoise.methods import Method, Network, TrainedMethod
+from ssdenoise.model import placeholder_noise
+from ssdenoise.needs import CALIBRATION, batch_of
 from ssdenoise.provenance import canonical, digest, listed, read_json, write_json
 from ssdenoise.train.loop import adam
 
@@ -34,13 +33,10 @@ ROUNDS = 3
 TIMED = {"cpu": (16, 256, 256), "cuda": (32, 256, 256)}
 PLANES = {"cpu": 1, "cuda": 32}
 
-#: What `calibrate` might have found, for methods that take options from it.
-CALIBRATION = {"channels": [{"correlation": {"offsets": [[0, 0, 1]]}}]}
-
 
 @dataclass(frozen=True)
 class Rate:
-    """Speed and memory of a method on a device.
+    """Speed of a method on a device.
 
     Attributes
     ----------
@@ -48,23 +44,13 @@ class Rate:
         Of the device.
     step_seconds : float
         Of one training step; 0 for methods that do not train.
-    step_bytes : float
-        Memory of one training step.
     voxels_per_second : float
         Of inference, halos counted, all channels of a voxel together.
-    bytes_per_voxel : float
-        Of inference.
-    halo, stride : tuple of int
-        Of the network, [Z,] Y, X.
     """
 
     kind: str
     step_seconds: float
-    step_bytes: float
     voxels_per_second: float
-    bytes_per_voxel: float
-    halo: tuple[int, ...]
-    stride: tuple[int, ...]
 
 
 #: By device, and by the digest of method, dimensions and channels.
@@ -152,9 +138,7 @@ def measured(method: Method, ndim: int, channels: int, device: Device) -> Rate:
     """Time a training step and inference of a method on random images."""
     method = method.calibrated(json.loads(json.dumps(CALIBRATION)))
     net = method.build(channels, ndim, [placeholder_noise()] * channels)
-    step_seconds, step_bytes = 0.0, 0.0
-    if isinstance(method, TrainedMethod):
-        step_seconds, step_bytes = _training(method, net, ndim, channels, device)
+    step_seconds = _training(method, net, ndim, channels, device) if isinstance(method, TrainedMethod) else 0.0
     net.eval()
     device.place_for_inference(net)
     size = [ceil_to(n, s) for n, s in zip(TIMED[device.kind][3 - ndim :], net.stride, strict=True)]
@@ -162,22 +146,14 @@ def measured(method: Method, ndim: int, channels: int, device: Device) -> Rate:
     noisy = device.send_for_inference(torch.randn(images, channels, *size))
     with torch.no_grad():
         seconds = _timed(lambda: method.estimate(net, noisy), device)
-    net.cpu()
-    model = Model(method, net, channels, ndim, Normalization((0.0,) * channels, (1.0,) * channels), "")
-    per_second = images * math.prod(size) / seconds
-    per_voxel = bytes_per_voxel(model)
-    return Rate(device.kind, step_seconds, step_bytes, per_second, per_voxel, tuple(net.halo), tuple(net.stride))
+    return Rate(device.kind, step_seconds, images * math.prod(size) / seconds)
 
 
-def _training(method: TrainedMethod, net: Network, ndim: int, channels: int, device: Device) -> tuple[float, float]:
-    """Seconds and bytes of a training step."""
+def _training(method: TrainedMethod, net: Network, ndim: int, channels: int, device: Device) -> float:
+    """Seconds of a training step."""
     device.place(net)
     net.train()
-    wanted = method.patch_size(ndim)[3 - ndim :]
-    factor = [1] * (ndim - 2) + [method.patch_factor] * 2
-    patch = [max(1, p // (s * f)) * s * f for p, s, f in zip(wanted, net.stride, factor, strict=True)]
-    noisy = torch.randn(method.patches_per_step(ndim), channels, *patch)
-    batch, rng = Batch(noisy, noisy.flip(0) if method.target else None), torch.Generator().manual_seed(0)
+    batch, rng = batch_of(method, ndim, channels, net.stride), torch.Generator().manual_seed(0)
     optimiser = adam(net, device)
 
     def step() -> None:
@@ -187,7 +163,7 @@ def _training(method: TrainedMethod, net: Network, ndim: int, channels: int, dev
         loss.backward()
         optimiser.step()
 
-    return _timed(step, device), footprint(step)
+    return _timed(step, device)
 
 
 def _timed(call: Callable[[], object], device: Device) -> float:

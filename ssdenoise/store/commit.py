@@ -102,6 +102,7 @@ def commit(
         "ssdenoise": {
             "digest": combined(parts),
             "intensities": [total.to_json() for total in totals],
+            "layout": vars(layout),
             "metadata": {
                 "voxel_size_um": metadata.voxel_size_um,
                 "channels": metadata.channels,

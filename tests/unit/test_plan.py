@@ -13,7 +13,7 @@ from ssdenoise.config.project import Project
 from ssdenoise.device import Device
 from ssdenoise.errors import ConfigError, FormatError
 from ssdenoise.methods import METHODS
-from ssdenoise.plan import Estimate, Needs, _misfits, _other_device
+from ssdenoise.plan import Estimate, Takes, _misfits, _other_device
 from ssdenoise.plan.jobs import PlannedJob, dry_run, parsed
 from ssdenoise.plan.rates import Rate, Rates
 from ssdenoise.plan.volumes import noisy_layout, volumes
@@ -74,15 +74,13 @@ def test_rates_are_measured_once_and_kept_in_a_table(tmp_path: Path, monkeypatch
     rate = Rates(CPU, tmp_path / "rates.json").of(method, 2, 1)
     assert rate.step_seconds > 0
     assert rate.voxels_per_second > 1e3
-    assert rate.step_bytes > 1e5
-    assert len(rate.halo) == len(rate.stride) == 2
     monkeypatch.setattr("ssdenoise.plan.rates.measured", lambda *a: pytest.fail("measured again"))
     assert Rates(CPU, tmp_path / "rates.json").of(method, 2, 1) == rate
 
 
 def test_rates_of_a_device_are_not_taken_for_another_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     method, table = METHODS["median"](), tmp_path / "rates.json"  # type: ignore[call-arg]
-    slow, fast = (Rate(kind, 0.0, 0.0, speed, 1.0, (1, 1), (1, 1)) for kind, speed in (("cpu", 1.0), ("cuda", 9.0)))
+    slow, fast = (Rate(kind, 0.0, speed) for kind, speed in (("cpu", 1.0), ("cuda", 9.0)))
     monkeypatch.setattr("ssdenoise.plan.rates.measured", lambda m, n, c, device: slow if device == CPU else fast)
     here, gpu = Rates(CPU, table), Device("cuda", "NVIDIA H100")
     assert here.of(method, 2, 1) == slow
@@ -109,14 +107,14 @@ def test_a_wrong_table_of_rates_is_one_line(tmp_path: Path, text: str) -> None:
 
 def test_rates_of_processors_are_not_passed_off_as_a_gpu_s() -> None:
     on_gpu = PlannedJob("train", {}, 1, {"gpu": "1"})
-    (line,) = _other_device([on_gpu], [Needs(1.0, 0.0, "cpu")], "cpu, 1 threads")
+    (line,) = _other_device([on_gpu], [Takes(1.0, 0.0, "cpu")], "cpu, 1 threads")
     assert line.startswith(
         "beware: these rates, of cpu, 1 threads, are a processor's, not a GPU's, and the profile grants"
     )
-    (line,) = _other_device([replace(on_gpu, resources={})], [Needs(1.0, 0.0, "cuda")], "H100")
+    (line,) = _other_device([replace(on_gpu, resources={})], [Takes(1.0, 0.0, "cuda")], "H100")
     assert "of H100, are a GPU's, and the profile grants none; plan on" in line
-    assert _other_device([on_gpu], [Needs(1.0, 0.0, "cuda")], "H100") == []
-    assert _other_device([on_gpu], [Needs()], "cpu") == []
+    assert _other_device([on_gpu], [Takes(1.0, 0.0, "cuda")], "H100") == []
+    assert _other_device([on_gpu], [Takes()], "cpu") == []
 
 
 def test_what_is_wrong_with_a_source_is_told_with_its_dataset(tmp_path: Path) -> None:
@@ -145,13 +143,13 @@ def planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: Rate, **grant
 
 
 def test_what_does_not_fit_is_told_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rate = Rate("cpu", 0.1, 1e9, 1e6, 1000.0, (24, 24), (4, 4))
+    rate = Rate("cpu", 0.1, 1e6)
     assert planned(tmp_path, monkeypatch, rate) == []
     train, denoise, *_ = planned(tmp_path, monkeypatch, rate, mem_mb="500")
     assert train.startswith("does not fit: train of a by n2v needs about 1")
     assert "grants 500 (`set-resources: train: mem_mb=`)" in train
     assert denoise.startswith("does not fit: denoise of a by n2v needs about 9")
-    slow = Rate("cpu", 100.0, 1e9, 1e4, 1000.0, (24, 24), (4, 4))
+    slow = Rate("cpu", 100.0, 1e4)
     train, denoise = planned(tmp_path, monkeypatch, slow)
     # 800 steps of 100 s; 671 million voxels at 10000 a second, and halos
     assert "train of a by n2v takes about 22.2 hours, the profile grants 4" in train
@@ -161,9 +159,9 @@ def test_what_does_not_fit_is_told_with_what_to_do(tmp_path: Path, monkeypatch: 
 
 def test_more_slabs_than_tiles_are_told() -> None:
     job = PlannedJob("denoise", {"dataset": "a", "entry": "n2v", "slabs": "9"}, 1, {"mem_mb": "1", "runtime": "1"})
-    (line,) = _misfits([job], [Needs(tiles=4)])
+    (line,) = _misfits([job], [Takes(tiles=4)])
     assert line.startswith("of no use: denoise of a by n2v has tiles for 4 of its 9 slabs,")
-    assert _misfits([job], [Needs(tiles=9)]) == []
+    assert _misfits([job], [Takes(tiles=9)]) == []
 
 
 def test_sizes_are_those_of_each_volume_and_summed(tmp_path: Path) -> None:

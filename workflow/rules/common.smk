@@ -1,5 +1,8 @@
 """Configuration, wildcards, and every function that rules use."""
 
+import functools
+import json
+import math
 import os
 import re
 import shlex
@@ -10,6 +13,7 @@ from types import SimpleNamespace
 
 from snakemake.io import report as reported
 
+import ssdenoise.needs as needs
 from ssdenoise.config.models import MEASURED, Auto
 from ssdenoise.config.project import Project
 from ssdenoise.config.specs import dump
@@ -73,6 +77,82 @@ wildcard_constraints:
 def code(stage):
     """Hash of the code that a job of this stage runs, so that editing it reruns the job."""
     return lambda wildcards: PROJECT.code(stage, wildcards.get("entry"))
+
+
+def granted_gpu(rule):
+    """Whether the profile grants a rule a GPU."""
+    given = workflow.resource_settings.overwrite_resources.get(rule, {}).get("gpu")
+    return given is not None and given.value > 0
+
+
+@functools.cache
+def layout(path):
+    """Layout of a finished store; while there is none, Snakemake asks again before the job runs."""
+    record = json.loads(Path(path).read_text())["attributes"]["ssdenoise"]
+    return needs.Layout.from_json(record["layout"])
+
+
+def train_needs(wildcards, input, threads):
+    noisy = [input.noisy] if isinstance(input.noisy, str) else input.noisy
+    return needs.train(
+        PROJECT.config.methods[wildcards.entry],
+        PROJECT.members(wildcards.trained)[0].ndim,
+        tuple(map(layout, noisy)),
+        paired=bool(input.target),
+        threads=threads,
+        gpu=granted_gpu("train"),
+    )
+
+
+def denoise_needs(wildcards, input, threads):
+    entries, entry = PROJECT.config.methods, wildcards.entry
+    among = entries[entry].among if entry in CHOSEN else [entry]
+    return needs.largest(
+        needs.denoise(
+            entries[one],
+            PROJECT.datasets[wildcards.dataset].ndim,
+            layout(input.noisy),
+            passes=2 if input.pair else 1,
+            slabs=int(wildcards.slabs),
+            threads=threads,
+            gpu=granted_gpu("denoise"),
+        )
+        for one in among
+    )
+
+
+def probe_needs(wildcards, input, threads):
+    return needs.probe(
+        PROJECT.config.methods[wildcards.entry],
+        PROJECT.datasets[wildcards.dataset].ndim,
+        layout(input.noisy),
+        threads=threads,
+        gpu=granted_gpu("probe"),
+    )
+
+
+def stage_needs(name):
+    """Needs of a stage without a network, by the stores it reads or, of an ingest, the size of its files."""
+
+    def of(wildcards, input, threads):
+        if name == "ingest":
+            files = [input.source] if isinstance(input.source, str) else input.source
+            return needs.stage(
+                name, sum(map(os.path.getsize, files)) if files else None
+            )
+        stores = [path for path in input if path.endswith(".ome.zarr/zarr.json")]
+        return needs.stage(name, sum(needs.size_of(layout(path)) for path in stores))
+
+    return of
+
+
+def asked(what, of):
+    """A resource of a rule, more of it at each attempt; `what` is an attribute of its needs."""
+
+    def amount(wildcards, input, threads, attempt):
+        return attempt * math.ceil(getattr(of(wildcards, input, threads), what))
+
+    return amount
 
 
 def fetch_spec(wildcards, output):

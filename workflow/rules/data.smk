@@ -31,8 +31,8 @@ rule ingest_truth:
     conda:
         "../envs/ssdenoise.yaml"
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=asked("memory_mb", stage_needs("ingest")),
+        runtime=asked("minutes", stage_needs("ingest")),
     params:
         spec=ingest_spec,
         code=code("ingest"),
@@ -69,8 +69,8 @@ rule synthesize:
     conda:
         "../envs/ssdenoise.yaml"
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=asked("memory_mb", stage_needs("synthesize")),
+        runtime=asked("minutes", stage_needs("synthesize")),
     params:
         spec=synthesize_spec,
         code=code("synthesize"),
@@ -97,8 +97,8 @@ rule calibrate:
     conda:
         "../envs/ssdenoise.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=asked("memory_mb", stage_needs("calibrate")),
+        runtime=asked("minutes", stage_needs("calibrate")),
     params:
         spec=calibrate_spec,
         code=code("calibrate"),

@@ -15,8 +15,8 @@ rule denoise:
     threads: 1
     resources:
         gpu=0,
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=asked("memory_mb", denoise_needs),
+        runtime=asked("minutes", denoise_needs),
         workers=1,
     params:
         spec=denoise_spec,
@@ -44,8 +44,8 @@ rule commit:
     conda:
         "../envs/ssdenoise.yaml"
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=asked("memory_mb", stage_needs("commit")),
+        runtime=asked("minutes", stage_needs("commit")),
     params:
         code=code("commit"),
         folder=folder,

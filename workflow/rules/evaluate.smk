@@ -17,8 +17,8 @@ rule score:
     conda:
         "../envs/ssdenoise.yaml"
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=asked("memory_mb", stage_needs("score")),
+        runtime=asked("minutes", stage_needs("score")),
     params:
         spec=score_spec,
         code=code("score"),
@@ -48,8 +48,8 @@ rule score_noisy:
     conda:
         "../envs/ssdenoise.yaml"
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=asked("memory_mb", stage_needs("score")),
+        runtime=asked("minutes", stage_needs("score")),
     params:
         spec=score_spec,
         code=code("score"),
@@ -80,8 +80,8 @@ rule probe:
     threads: 1
     resources:
         gpu=0,
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=asked("memory_mb", probe_needs),
+        runtime=asked("minutes", probe_needs),
     params:
         spec=probe_spec,
         code=code("probe"),

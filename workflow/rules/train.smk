@@ -18,8 +18,8 @@ rule train:
     threads: 1
     resources:
         gpu=0,
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=asked("memory_mb", train_needs),
+        runtime=asked("minutes", train_needs),
     params:
         spec=train_spec,
         code=code("train"),

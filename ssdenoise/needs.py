@@ -1,0 +1,213 @@
+"""Needs: the memory and the time that jobs ask their scheduler for, from volumes, options and networks.
+
+Nothing is read but commit records, and no network runs: a training step is traced on tensors without values.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import astuple, dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from torch._subclasses import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from ssdenoise.denoise import LEAST_VOXELS, PIECE_VOXELS, PROCESS_MB, tile_bytes, tiles_of
+from ssdenoise.device import Device
+from ssdenoise.grid import ceil_to, extent
+from ssdenoise.methods import Batch, Method, TrainedMethod
+from ssdenoise.model import placeholder_noise
+from ssdenoise.pieces import SAMPLE as TRACED
+from ssdenoise.pieces import footprint
+from ssdenoise.probe import PIECE_VOXELS as PROBE_VOXELS
+from ssdenoise.probe import SAMPLE, SAMPLES
+from ssdenoise.store import Layout
+from ssdenoise.train.pool import POOL_BYTES
+
+#: What `calibrate` might have found, for methods that take options from it.
+CALIBRATION = {"channels": [{"correlation": {"offsets": [[0, 0, 1]]}}]}
+
+#: Bytes and arithmetic of a filter for each voxel; it works on NumPy arrays, which are not traced. Of non-local means in
+#: 3-D, the slowest but for BM3D.
+FILTER_BYTES, FILTER_FLOP = 24.0, 1e6
+
+#: Memory of a process with torch for CUDA, in MB: its libraries are larger.
+CUDA_PROCESS_MB = 4000
+
+#: Arithmetic that is counted on, in FLOP/s, of a thread and of a GPU: a fraction of what they do, as a scheduler ends a
+#: job whose time by it is up.
+THREAD_FLOPS, GPU_FLOPS = 8e9, 1e12
+
+#: Voxels per second that stages without a network are counted on to do, whatever their threads.
+VOXELS_PER_SECOND = 2e6
+
+#: Passes of the network over what `probe` samples.
+RUNS = 8
+
+#: MB of a process of each stage without a network, and at most, on volumes of any size: measured on volumes of 1 MB to
+#: 4 GiB in shards of the default size (`make bench ONLY=memory`).
+STAGES = {
+    "ingest": (250, 1100),
+    "synthesize": (130, 500),
+    "calibrate": (200, 1350),
+    "commit": (100, 550),
+    "score": (300, 650),
+}
+
+#: Minutes for what is to be read from elsewhere, whose size is not known.
+UNKNOWN_MINUTES = 600
+
+#: Minutes that any job gets: to start on a busy machine.
+START_MINUTES = 10
+
+#: Memory granted for pieces of inference, in MB, if the least piece does not take more: larger ones are hardly faster.
+PIECES_MB = 3000
+
+
+@dataclass(frozen=True)
+class Traced:
+    """What a method's network takes, by its layers.
+
+    Attributes
+    ----------
+    step_bytes, step_flop : float
+        Of one training step; 0 for methods that do not train.
+    voxel_bytes, voxel_flop : float
+        Of inference on a voxel, all its channels together.
+    halo, stride : tuple of int
+        Of the network, [Z,] Y, X.
+    """
+
+    step_bytes: float
+    step_flop: float
+    voxel_bytes: float
+    voxel_flop: float
+    halo: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a job asks for: MB of memory, minutes until it is ended, and MB of a GPU's memory, if it has one."""
+
+    memory_mb: float
+    minutes: float
+    gpu_memory_mb: float = 0.0
+
+
+@cache
+def traced(method: Method, ndim: int, channels: int) -> Traced:
+    """What a method takes on images of so many dimensions and channels."""
+    method = method.calibrated(json.loads(json.dumps(CALIBRATION)))
+    noise = [placeholder_noise()] * channels
+    if not isinstance(method, TrainedMethod):
+        net = method.build(channels, ndim, noise)
+        return Traced(0.0, 0.0, FILTER_BYTES, FILTER_FLOP, tuple(net.halo), tuple(net.stride))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        net = method.build(channels, ndim, noise)
+        batch = batch_of(method, ndim, channels, net.stride)
+        optimiser = torch.optim.Adam(net.parameters())
+
+        def step() -> None:
+            loss = method.loss(net, batch, torch.Generator().manual_seed(0), 0.5)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+
+        net.train()
+        step_bytes, step_flop = footprint(step), _flop(step)
+        net.eval()
+        size = [ceil_to(n, s) for n, s in zip(TRACED[3 - ndim :], net.stride, strict=True)]
+        noisy = torch.zeros(1, channels, *size)
+
+        @torch.no_grad()
+        def estimate() -> None:
+            method.estimate(net, noisy)
+
+        per_voxel = footprint(estimate) / math.prod(size), _flop(estimate) / math.prod(size)
+    return Traced(step_bytes, step_flop, *per_voxel, tuple(net.halo), tuple(net.stride))
+
+
+def batch_of(method: TrainedMethod, ndim: int, channels: int, stride: Sequence[int]) -> Batch:
+    """A batch of the size that a step takes, of patches that the network's stride divides."""
+    factor = [1] * (ndim - 2) + [method.patch_factor] * 2
+    patch = [
+        max(1, p // (s * f)) * s * f
+        for p, s, f in zip(method.patch_size(ndim)[3 - ndim :], stride, factor, strict=True)
+    ]
+    noisy = torch.randn(method.patches_per_step(ndim), channels, *patch)
+    return Batch(noisy, noisy.flip(0) if method.target else None)
+
+
+def _flop(call: Callable[[], None]) -> float:
+    with FlopCounterMode(display=False) as counted:
+        call()
+    return float(counted.get_total_flops())
+
+
+def train(method: Method, ndim: int, layouts: Sequence[Layout], *, paired: bool, threads: int, gpu: bool) -> Need:
+    """Of training on volumes; `paired`: with as many second realizations or clean volumes beside them."""
+    takes = traced(method, ndim, layouts[0].shape[1])
+    held = sum(size_of(layout) for layout in layouts) * (1 + paired)
+    if held > POOL_BYTES:  # and what is being read
+        held = POOL_BYTES + max(math.prod(layout.shard) * layout.shape[1] * 4 for layout in layouts)
+    seconds = getattr(method, "steps", 0) * takes.step_flop / speed(threads, gpu=gpu)
+    host, own = (0.0, takes.step_bytes) if gpu else (takes.step_bytes, 0.0)
+    return Need(process_mb(gpu=gpu) + (held + host) / 1e6, START_MINUTES + seconds / 60, own / 1e6)
+
+
+def denoise(method: Method, ndim: int, layout: Layout, *, passes: int, slabs: int, threads: int, gpu: bool) -> Need:
+    """Of inference on one of a volume's slabs; `passes`: how many realizations are denoised."""
+    takes = traced(method, ndim, layout.shape[1])
+    halo, stride = (0,) * (5 - ndim) + takes.halo, (1,) * (5 - ndim) + takes.stride
+    device = Device.elsewhere(int(gpu))
+    tiles = tiles_of(layout.shape, layout.shard, halo, stride)
+    held = tile_bytes(tiles, passes * np.dtype(layout.dtype).itemsize, method, device)
+    read = max(math.prod(extent(one.read)[2:]) for one in tiles)
+    piece = takes.voxel_bytes * min(read, PIECE_VOXELS)
+    host = 0.0 if gpu else max(min(piece, PIECES_MB * 1e6), takes.voxel_bytes * min(read, LEAST_VOXELS))
+    # as if halos were as large as what is kept: they seldom are
+    voxels = 2 * passes * math.ceil(len(tiles) / slabs) * read
+    seconds = voxels * (takes.voxel_flop / speed(threads, gpu=gpu) + 1 / VOXELS_PER_SECOND)
+    return Need(process_mb(gpu=gpu) + (held + host) / 1e6, START_MINUTES + seconds / 60, piece / 1e6 if gpu else 0.0)
+
+
+def probe(method: Method, ndim: int, layout: Layout, *, threads: int, gpu: bool) -> Need:
+    """Of scoring a model without a reference, on a sample of a volume."""
+    takes = traced(method, ndim, layout.shape[1])
+    sample = min(SAMPLES[ndim] * math.prod(SAMPLE[ndim]), math.prod(layout.shape) // layout.shape[1])
+    piece = takes.voxel_bytes * min(sample, PROBE_VOXELS)
+    seconds = 4 * RUNS * sample * (takes.voxel_flop / speed(threads, gpu=gpu) + 1 / VOXELS_PER_SECOND)
+    return Need(process_mb(gpu=gpu) + (0.0 if gpu else piece / 1e6), START_MINUTES + seconds / 60, piece / 1e6 * gpu)
+
+
+def largest(needs: Iterable[Need]) -> Need:
+    """Enough for any of some jobs."""
+    return Need(*map(max, zip(*map(astuple, needs), strict=True)))
+
+
+def stage(name: str, held: float | None = None) -> Need:
+    """Of a stage without a network, on volumes of so many bytes together; None: not known."""
+    base, most = STAGES[name]
+    voxels = (held or 0.0) / 2
+    minutes = START_MINUTES + voxels / VOXELS_PER_SECOND / 60 if held is not None else UNKNOWN_MINUTES
+    return Need(most if held is None else min(most, base + 3 * held / 1e6), minutes)
+
+
+def size_of(layout: Layout) -> int:
+    """Bytes of a volume at full resolution."""
+    return math.prod(layout.shape) * np.dtype(layout.dtype).itemsize
+
+
+def process_mb(*, gpu: bool) -> float:
+    """Memory of a process without voxels."""
+    return CUDA_PROCESS_MB if gpu else PROCESS_MB
+
+
+def speed(threads: int, *, gpu: bool) -> float:
+    """Arithmetic that is counted on, FLOP/s."""
+    return GPU_FLOPS if gpu else THREAD_FLOPS * threads
