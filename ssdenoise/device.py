@@ -105,9 +105,7 @@ class Device:
 
         On a GPU that order is for tensor cores, which float32 does without: an H100 took up to three times as long.
         """
-        for module in net.modules():
-            if isinstance(module, Conv):
-                module.fuse()
+        fuse(net)
         net.to(self.where)
         if self.kind == "cpu":
             _reorder(net, *CHANNELS_LAST)
@@ -160,3 +158,10 @@ def _reorder(net: nn.Module, *ndims: int) -> None:
 
 #: The CPU with as many threads as torch takes by itself; for use outside the workflow.
 CPU = Device("cpu", f"cpu, {torch.get_num_threads()} threads", torch.get_num_threads())
+
+
+def fuse(net: nn.Module) -> None:
+    """Let layers of a network do what follows them in place, which training must not."""
+    for module in net.modules():
+        if isinstance(module, Conv):
+            module.fuse()

@@ -16,8 +16,8 @@ import torch
 from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from ssdenoise.denoise import LEAST_VOXELS, PIECE_VOXELS, PROCESS_MB, tile_bytes, tiles_of
-from ssdenoise.device import Device
+from ssdenoise.denoise import LEAST_VOXELS, PIECE_VOXELS, PIECES_MB, PROCESS_MB, tile_bytes, tiles_of
+from ssdenoise.device import Device, fuse
 from ssdenoise.grid import ceil_to, extent
 from ssdenoise.methods import Batch, Method, TrainedMethod
 from ssdenoise.model import placeholder_noise
@@ -31,8 +31,8 @@ from ssdenoise.train.pool import POOL_BYTES
 #: What `calibrate` might have found, for methods that take options from it.
 CALIBRATION = {"channels": [{"correlation": {"offsets": [[0, 0, 1]]}}]}
 
-#: Bytes and arithmetic of a filter for each voxel; it works on NumPy arrays, which are not traced. Of non-local means in
-#: 3-D, the slowest but for BM3D.
+#: Bytes and arithmetic of a filter for each voxel, as NumPy arrays are not traced: those of non-local means in 3-D, the
+#: slowest but for BM3D.
 FILTER_BYTES, FILTER_FLOP = 24.0, 1e6
 
 #: Memory of a process with torch for CUDA, in MB: its libraries are larger.
@@ -63,9 +63,6 @@ UNKNOWN_MINUTES = 600
 
 #: Minutes that any job gets: to start on a busy machine.
 START_MINUTES = 10
-
-#: Memory granted for pieces of inference, in MB, if the least piece does not take more: larger ones are hardly faster.
-PIECES_MB = 3000
 
 
 @dataclass(frozen=True)
@@ -121,6 +118,7 @@ def traced(method: Method, ndim: int, channels: int) -> Traced:
         net.train()
         step_bytes, step_flop = footprint(step), _flop(step)
         net.eval()
+        fuse(net)  # as it will run
         size = [ceil_to(n, s) for n, s in zip(TRACED[3 - ndim :], net.stride, strict=True)]
         noisy = torch.zeros(1, channels, *size)
 

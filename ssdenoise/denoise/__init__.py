@@ -32,6 +32,10 @@ TILE_VOXELS = 2**24
 #: are little but halo.
 PIECE_VOXELS, LEAST_VOXELS = 2**21, 2**17
 
+#: Memory for what passes the network at once, unless the least takes more: larger pieces are hardly faster, and a job
+#: that is granted more, as at a second attempt, makes the same ones.
+PIECES_MB = 3000
+
 #: Memory of a process without voxels, in MB: Python, torch and the other libraries.
 PROCESS_MB = 700
 
@@ -188,7 +192,7 @@ def piece_voxels(held: float, memory_mb: float, per_voxel: float, device: Device
 
     A GPU has memory of its own for them, and where it has too little, pieces are halved when that shows.
     """
-    left = 1e6 * (memory_mb - PROCESS_MB) - held
+    left = min(1e6 * (memory_mb - PROCESS_MB) - held, max(1e6 * PIECES_MB, LEAST_VOXELS * per_voxel))
     least = 0.0 if device.kind == "cuda" else LEAST_VOXELS * per_voxel
     if left < least:
         needed = PROCESS_MB + (held + least) / 1e6
