@@ -29,7 +29,7 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check ssdenoise tests
 	$(BIN)/ruff format --check ssdenoise tests
 	$(BIN)/mypy
-	$(BIN)/snakefmt --check Snakefile workflow/rules
+	$(BIN)/snakefmt --check Snakefile workflow
 	$(SNAKEMAKE) --lint
 
 $(VENV)/installed: requirements.lock pyproject.toml

@@ -10,6 +10,16 @@ if not workflow.configfiles:
 
 
 include: "workflow/rules/common.smk"
+
+
+# the first of all rules, hence what is made by default, also of a Snakefile that uses these rules
+rule all:
+    input:
+        f"results/{RUN}/comparison.csv",
+        collect(f"results/{RUN}/{{products}}/zarr.json", products=PRODUCTS),
+        f"results/{RUN}/report.html",
+
+
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/denoise.smk"
@@ -22,11 +32,3 @@ report: "workflow/report/workflow.rst"
 
 onerror:
     report_what_there_is()
-
-
-rule all:
-    default_target: True
-    input:
-        f"results/{RUN}/comparison.csv",
-        collect(f"results/{RUN}/{{products}}/zarr.json", products=PRODUCTS),
-        f"results/{RUN}/report.html",
