@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 import tomllib
+from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.conftest import ROOT
 
 LOCK = dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
+CONDA = yaml.safe_load((ROOT / "workflow" / "envs" / "ssdenoise.yaml").read_text())["dependencies"]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -26,9 +31,34 @@ def test_the_lock_pins_every_dependency() -> None:
 
 
 def test_the_conda_environment_has_the_lock_s_versions() -> None:
-    environment = yaml.safe_load((ROOT / "workflow" / "envs" / "ssdenoise.yaml").read_text())
-    pins = dict(pin.split("==") for pin in environment["dependencies"][-1]["pip"])
+    pins = dict(pin.split("==") for pin in CONDA[-1]["pip"])
     assert pins == {name: LOCK[name] for name in map(name_of, PROJECT["dependencies"])}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "base", "copies"),
+    [("Dockerfile", "FROM", r"^COPY (.*) \S+$"), ("ssdenoise.def", "From:", r"^    (\S+) /opt/ssdenoise/$")],
+)
+def test_a_container_has_what_make_installs(recipe: str, base: str, copies: str, tmp_path: Path) -> None:
+    text = (ROOT / "workflow" / "envs" / recipe).read_text()
+    (python,) = re.findall(f"^{base} python:(.*)$", text, re.MULTILINE)
+    assert f"python={python}" in CONDA
+    assert f"Python {python}\n" in (ROOT / "requirements.lock").read_text()
+    assert "==" not in text  # what versions there are, the lock alone says
+    for name in " ".join(re.findall(copies, text, re.MULTILINE)).split():
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / name)
+    needed = [PROJECT["readme"], *PROJECT["license-files"], "ssdenoise", "Snakefile", "workflow"]
+    assert all((tmp_path / name).exists() for name in needed)
+
+    (command,) = re.findall("PIP_NO_CACHE_DIR=1 (make .*)$", text, re.MULTILINE)
+    done = subprocess.run([*command.split(), "--dry-run"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    torch, lock, package = [line for line in done.stdout.splitlines() if "pip install" in line]
+    (pin,) = re.findall(r"\$\((grep .*)\)$", torch)
+    found = subprocess.run(pin, shell=True, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert found.stdout == f"torch=={LOCK['torch']}\n"
+    assert lock.endswith("--requirement requirements.lock")
+    assert package.endswith("--no-deps --editable .")
 
 
 def test_every_direct_dependency_is_justified() -> None:
