@@ -407,6 +407,33 @@ def export(
 
 
 @tool()
+def init(
+    folder: Annotated[Path, typer.Argument(help="Folder to make; an empty one may be there.")],
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Files, or patterns in quotes for planes, each a dataset of the sheet; after `#` what to take of it."
+        ),
+    ] = None,
+    axes: Annotated[
+        str | None, typer.Option(help="Axes of their arrays, such as ZYX, where the files do not say.")
+    ] = None,
+    workflow: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH_OR_URL",
+            help="Checkout whose rules to use, or a tag or commit of a repository, such as "
+            "https://github.com/OWNER/NAME@TAG. The default is the checkout that this command runs from.",
+        ),
+    ] = None,
+) -> None:
+    """Make a project's folder: a Snakefile that uses these rules, configuration, sheet and profiles."""
+    from ssdenoise.init import init
+
+    sys.stdout.write(init(folder, sources or (), axes=axes, workflow=workflow))
+
+
+@tool()
 def inspect(
     source: Annotated[
         list[str], typer.Argument(help="A file, or a pattern in quotes; after `#` what to take of it, as in the sheet.")

@@ -21,6 +21,9 @@ from ssdenoise.store import Volume
 #: Time points, planes, and pixels a side that are looked at for intensities and noise.
 TIMES, PLANES, SIDE = 4, 16, 1024
 
+#: Columns of the line for the sheet.
+COLUMNS = "dataset\tnoisy\taxes"
+
 
 def inspect(source: str, axes: str | None = None) -> str:
     """Describe a source.
@@ -94,11 +97,15 @@ def inspect(source: str, axes: str | None = None) -> str:
         lines += [f"  warning     {text}" for text in calibration["warnings"]]
     else:
         lines += [f"  noise       cannot be measured: {why}"]
+    lines += ["", COLUMNS, f"{name_of(source)}\t{source}\t{axes or ''}"]
+    return "\n".join(lines) + "\n"
+
+
+def name_of(source: str) -> str:
+    """A dataset's name: that of its file, or of the folder of a pattern, of characters that are allowed in names."""
     path = Path(source.partition("#")[0])
     stem = (path.parent if "*" in path.name else path).name.partition(".")[0]
-    name = re.sub("[^A-Za-z0-9_-]", "-", stem)[:80] or "unnamed"  # names become folders
-    lines += ["", "dataset\tnoisy\taxes", f"{name}\t{source}\t{axes or ''}"]
-    return "\n".join(lines) + "\n"
+    return re.sub("[^A-Za-z0-9_-]", "-", stem)[:80] or "unnamed"  # names become folders
 
 
 def _size(size: VoxelSize | None) -> str:

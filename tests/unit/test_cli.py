@@ -76,6 +76,7 @@ def test_the_options_that_help_names_are_all_that_is_needed(verb: str, spec: typ
         (["ingest", "--spec", "{", "--output", "x"], "--spec is no JSON"),
         (["ingest", "--spec", "{}", "--output", "x"], "--spec: source: Field required"),
         (["ingest", "--spec", '{"sorce": "v"}', "--output", "x"], "sorce: unknown key; did you mean 'source'?"),
+        (["init", "."], ". is not empty; a project starts in an empty folder or one that is not there yet"),
         (["inspect", "d/a.tif", "d/b.tif"], "found 2 files, d/a.tif to d/b.tif; inspect takes one, or a pattern"),
         (["plan", "--configfile", "missing.yaml"], "missing.yaml"),
         (["plan", "--rates", "r.json", "--device", "H100"], "no table of rates r.json; `plan --rates r.json` without"),
