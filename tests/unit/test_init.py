@@ -32,19 +32,17 @@ def git(folder: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-@pytest.fixture
-def hosted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Address of a repository on GitHub, which git looks up on this machine; it has a tag `v1` and its commit."""
-    work = tmp_path / "work"
-    (work / "workflow").mkdir(parents=True)
-    shutil.copytree(ROOT / "workflow" / "profiles" / "default", work / "workflow" / "profiles" / "only-at-v1")
-    shutil.copy(ROOT / "Snakefile", work)
-    git(work, "init", "--quiet")
-    git(work, "add", ".")
-    git(work, "commit", "--quiet", "--message", "rules")
-    git(work, "tag", "v1")
+def host(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Address on GitHub that git looks up in a folder here: a repository of the rules, one profile more, and tag v1."""
+    shutil.copytree(ROOT / "workflow", folder / "workflow")
+    shutil.copytree(folder / "workflow" / "profiles" / "default", folder / "workflow" / "profiles" / "only-at-v1")
+    shutil.copy(ROOT / "Snakefile", folder)
+    git(folder, "init", "--quiet")
+    git(folder, "add", ".")
+    git(folder, "commit", "--quiet", "--message", "rules")
+    git(folder, "tag", "v1")
     monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
-    monkeypatch.setenv("GIT_CONFIG_KEY_0", f"url.file://{work}.insteadOf")
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", f"url.file://{folder}.insteadOf")
     monkeypatch.setenv("GIT_CONFIG_VALUE_0", "https://github.com/lab/ssdenoise")
     return "https://github.com/lab/ssdenoise"
 
@@ -127,7 +125,8 @@ def test_a_package_without_its_rules_says_what_is_needed(tmp_path: Path, monkeyp
     assert f"  pip install --editable {ROOT}  " in init(tmp_path / "study", workflow=str(ROOT))
 
 
-def test_the_rules_of_a_repository_are_pinned(tmp_path: Path, hosted: str) -> None:
+def test_the_rules_of_a_repository_are_pinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hosted = host(tmp_path / "work", monkeypatch)
     commit = git(tmp_path / "work", "rev-parse", "HEAD")
     for reference, pinned in (("v1", 'tag="v1"'), (commit, f'commit="{commit}"')):
         told = init(tmp_path / reference, workflow=f"{hosted}@{reference}")
@@ -149,7 +148,10 @@ def test_the_rules_of_a_repository_are_pinned(tmp_path: Path, hosted: str) -> No
         ("https://example.org/lab/ssdenoise@v1", "of another host, clone the repository and give the clone's path"),
     ],
 )
-def test_a_branch_or_another_host_is_refused(address: str, message: str, tmp_path: Path, hosted: str) -> None:
+def test_a_branch_or_another_host_is_refused(
+    address: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host(tmp_path / "work", monkeypatch)
     with pytest.raises(ConfigError, match=message):
         init(tmp_path / "study", workflow=address)
     assert not (tmp_path / "study").exists()

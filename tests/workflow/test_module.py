@@ -13,6 +13,7 @@ import yaml
 
 from ssdenoise.init import init
 from tests.conftest import ROOT, scene
+from tests.unit.test_init import host
 
 pytestmark = pytest.mark.workflow
 
@@ -96,7 +97,7 @@ def test_another_snakefile_uses_the_rules_beside_its_own(project: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_project_from_an_empty_folder_runs(project: Path) -> None:
+def test_a_project_from_an_empty_folder_runs(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     profile = ["--profile", "workflow/profiles/default"]
     done = snakemake(project, *profile)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -104,6 +105,12 @@ def test_a_project_from_an_empty_folder_runs(project: Path) -> None:
     assert (run / "counts" / "measured" / "gaussian" / "seed-0" / "denoised.ome.zarr" / "zarr.json").is_file()
     page = (run / "report.html").read_text()
     assert "snakemake --profile workflow/profiles/default --configfile config/config.yaml" in page
+    assert "Nothing to be done" in snakemake(project, *profile).stderr
+    # nor is there with the same rules out of a repository
+    monkeypatch.setenv("XDG_CACHE_HOME", str(project.parent / "cache"))
+    address = host(project.parent / "repository", monkeypatch)
+    init(project.parent / "pinned", workflow=f"{address}@v1")
+    (project.parent / "pinned" / "Snakefile").replace(project / "Snakefile")
     assert "Nothing to be done" in snakemake(project, *profile).stderr
     # a run that fails has its report, too
     with (project / "config" / "datasets.tsv").open("a") as sheet:

@@ -468,7 +468,10 @@ def option(name):
 
 #: Figures that the report shows: their paths in the run's folder, and their captions.
 REPORTED = {
-    path: Path(workflow.source_path(f"../report/{Path(path).stem}.rst")).read_text()
+    # a file that Snakemake takes out of a repository lacks the last line's end
+    path: Path(workflow.source_path(f"../report/{Path(path).stem}.rst"))
+    .read_text()
+    .rstrip()
     for path in [f"{name}.png" for name in OF_THE_RUN]
     + [
         f"{{dataset}}/{{noise}}/{name}.png"
