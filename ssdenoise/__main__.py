@@ -6,6 +6,7 @@ import functools
 import logging
 import os
 import resource
+import stat
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +16,7 @@ import typer
 
 from ssdenoise.errors import ConfigError, SsdenoiseError
 from ssdenoise.interrupt import end_in_order
+from ssdenoise.run import DONE, Worker
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -38,7 +40,8 @@ def options(
     """Denoise microscopy volumes without clean training data. Snakemake runs its stages; each also runs alone."""
 
 
-stage = functools.partial(app.command, rich_help_panel="Stages of a run, in their order")
+STAGES = "Stages of a run, in their order"
+stage = functools.partial(app.command, rich_help_panel=STAGES)
 tool = functools.partial(app.command, rich_help_panel="Before and after a run")
 
 # The modules of the stages are imported inside the verbs: `--help` must not wait for torch.
@@ -455,18 +458,21 @@ def inspect(
     sys.stdout.write(inspect(source[0], axes))
 
 
+ConfigFile = Annotated[Path, typer.Option(help="Configuration of the run, a YAML file.")]
+CONFIG = Path("config/config.yaml")
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY=VALUE", help="Takes the place of a key of it, such as `data=FOLDER`; repeated, for several."
+    ),
+]
+
+
 @tool()
 def plan(
-    configfile: Annotated[Path, typer.Option(help="Configuration of the run, a YAML file.")] = Path(
-        "config/config.yaml"
-    ),
+    configfile: ConfigFile = CONFIG,
     profile: Annotated[Path, typer.Option(help="Folder of the Snakemake profile.")] = Path("workflow/profiles/default"),
-    config: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KEY=VALUE", help="Takes the place of a key of it, such as `data=FOLDER`; repeated, for several."
-        ),
-    ] = None,
+    config: Changes = None,
     rates: Annotated[
         Path | None,
         typer.Option(help="JSON file that rates are kept in, by device; those that it lacks are measured and added."),
@@ -491,6 +497,26 @@ def plan(
     logging.disable()  # the device is in the text
     here = Device.granted(gpu, threads or len(os.sched_getaffinity(0)))
     sys.stdout.write(plan(configfile, profile, here, config=config or (), rates=rates, elsewhere=device))
+
+
+@tool()
+def status(
+    run: Annotated[str, typer.Argument(help="Name of the run, whose folder is results/RUN, or a path of its folder.")],
+    configfile: ConfigFile = CONFIG,
+    config: Changes = None,
+) -> None:
+    """Tell what of a run is done, running, failed and left, from its files; exit code 1 if a job failed.
+
+    Done is what has its product, whatever has changed since (`snakemake --dry-run` tells). Failed is what has none and
+    a log that ends in an error, or whose process on this machine is gone, until it is begun again. Silent is what runs
+    on another machine, or was killed there: half an hour without a line in its log, or a shard. `watch ssdenoise
+    status RUN` looks again and again; nothing is written.
+    """
+    from ssdenoise.status import status
+
+    found = status(run, configfile, config or ())
+    sys.stdout.write(str(found))
+    raise typer.Exit(1 if found.count("failed") else 0)
 
 
 @tool()
@@ -552,6 +578,12 @@ def _told(error: SsdenoiseError) -> int:
     return 1 if isinstance(error, RuntimeError) else 2
 
 
+def _stage() -> bool:
+    """Whether the verb is a stage's."""
+    verbs = [one.callback for one in app.registered_commands if one.rich_help_panel == STAGES]
+    return sys.argv[1:2] in [[verb.__name__] for verb in verbs if verb]
+
+
 def main() -> None:
     """Run the command line; a user's mistake is one line and exit code 2."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # a folder of planes is as many open files
@@ -562,10 +594,17 @@ def main() -> None:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     end_in_order()
+    job = _stage() and stat.S_ISREG(os.fstat(2).st_mode)  # what is told goes to a log
+    if job:
+        logging.info("%s", Worker.here())  # `status` reads it, and the last line
     try:
         app()
     except SsdenoiseError as error:
         sys.exit(_told(error))
+    except SystemExit as end:
+        if job and not end.code:
+            logging.info(DONE)
+        raise
 
 
 if __name__ == "__main__":

@@ -7,15 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ssdenoise.config.specs import ReferenceFit, ReportSpec, Situation
-
-#: Bytes at the end of a log that are searched for its error.
-TAIL = 65536
+from ssdenoise.run import told_by
 
 #: Reason and log of a job that has neither.
 NOT_BEGUN = ("it was not begun: the run ended before, or what it waits for failed", "")
-
-#: What begins the line of an error that ssdenoise raised on purpose.
-PREFIX = "ssdenoise: "
 
 
 @dataclass(frozen=True)
@@ -163,15 +158,9 @@ def _failure(log: Path, product: Path) -> str | None:
     """The error that ended a job; None if it has its product, or never began."""
     if product.is_file() or not log.is_file():
         return None
-    with open(log, "rb") as file:
-        file.seek(max(0, log.stat().st_size - TAIL))
-        lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
-    if told := [line for line in lines if line.startswith(PREFIX)]:
-        return told[-1].removeprefix(PREFIX)
-    if any(line.startswith("Traceback ") for line in lines):
-        return lines[-1]
-    return "it ended without an error of its own: it was killed, or is still running" + (
-        f"; the last line of its log: {lines[-1]}" if lines else ""
+    error, last = told_by(log)
+    return error or "it ended without an error of its own: it was killed, or is still running" + (
+        f"; the last line of its log: {last}" if last else ""
     )
 
 

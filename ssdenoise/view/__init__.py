@@ -7,9 +7,9 @@ import sys
 import threading
 import webbrowser
 from importlib import import_module
-from pathlib import Path
 
-from ssdenoise.errors import ConfigError, MissingInputError
+from ssdenoise.errors import ConfigError
+from ssdenoise.run import folder_of
 from ssdenoise.view.scenes import Choice, scenes_of
 
 __all__ = ["Choice", "view"]
@@ -44,7 +44,7 @@ def view(run: str, choice: Choice, *, port: int = 0, browser: bool = True) -> No
     MissingInputError
         If there is no such run, or none of its noisy volumes is finished.
     """
-    folder = _folder(run)
+    folder = folder_of(run)
     scenes = scenes_of(folder, choice)
     _require_package()
     from ssdenoise.view.server import Server
@@ -68,15 +68,6 @@ def view(run: str, choice: Choice, *, port: int = 0, browser: bool = True) -> No
             sys.stderr.write("\n")
         finally:
             server.shutdown()
-
-
-def _folder(run: str) -> Path:
-    """The folder of a run, from its name or itself."""
-    named = Path("results") / run
-    found = next((folder for folder in (named, Path(run)) if folder.is_dir()), None)
-    if found is None:
-        raise MissingInputError(f"there is no folder {named}, nor {run}; give a run's name, or the path of its folder")
-    return found
 
 
 def _require_package() -> None:

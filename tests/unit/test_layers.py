@@ -12,15 +12,13 @@ PACKAGE = ROOT / "ssdenoise"
 L0, L1, L2, L3, L4, L5 = range(6)
 LAYERS = {
     **dict.fromkeys(("errors", "grid", "intensity", "noise", "metrics"), L0),
-    **dict.fromkeys(
-        ("energy", "interrupt", "provenance", "remote", "store", "plotting", "networks", "covariance", "jinvariance"),
-        L1,
-    ),
+    **dict.fromkeys(("energy", "interrupt", "provenance", "remote", "run", "store", "plotting"), L1),
+    **dict.fromkeys(("networks", "covariance", "jinvariance"), L1),
     **dict.fromkeys(("methods", "model", "device", "pieces"), L2),
     "config": L3,
     **dict.fromkeys(("fetch", "ingest", "synthesize", "calibrate", "train", "denoise", "commit"), L4),
     **dict.fromkeys(("score", "probe", "choose", "compare", "figures", "report", "export", "verify", "view"), L4),
-    **dict.fromkeys(("init", "inspect", "needs", "plan"), L5),
+    **dict.fromkeys(("init", "inspect", "needs", "plan", "status"), L5),
 }
 STORAGE = {"zarr", "dask", "xarray", "yaozarrs"}
 #: What modules must not import, from outside or from the package.
@@ -28,7 +26,7 @@ FORBIDDEN = {
     **{key: {"torch", "pandas", "snakemake", *STORAGE} for key in [m for m, layer in LAYERS.items() if layer == L0]},
     **{
         key: {"torch", "snakemake", "ssdenoise.networks"}
-        for key in ("energy", "interrupt", "provenance", "remote", "store", "plotting")
+        for key in ("energy", "interrupt", "provenance", "remote", "run", "store", "plotting")
     },
     **{
         key: {"snakemake", "ssdenoise.store", "ssdenoise.provenance", *STORAGE}

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from ssdenoise.config.read import read_project
+from ssdenoise.status.jobs import STAGES, jobs
 from tests.workflow.conftest import make
 
 pytestmark = pytest.mark.workflow
@@ -114,3 +116,35 @@ def test_a_wrong_file_is_one_line_in_the_log_and_leaves_no_product(tmp_path: Pat
     log = (workflow.folder / "results" / "tiny" / "bench" / "logs" / "clean.log").read_text()
     assert [line for line in log.splitlines() if line.startswith("ssdenoise:") and "cannot be read as npy" in line]
     assert not (workflow.folder / target).exists()
+
+
+SHEET = """\
+dataset\tclean\tnoisy\treference\tpair\tgroup\tmodel\ttrain_only\tndim\tslabs\tmethods
+bench\tclean.npy\t\t\t\t\t\t\t2\t2\tgaussian,n2n,both,hqssl,best
+other\tclean.npy\t\t\t\t\tbench\t\t2\t1\tn2n,both
+scanned\t\tcounts.npy\tcounts.npy\tthinning\t\t\t\t3\t3\tn2n,best
+twice\t\tcounts.npy\t\tcounts.npy\t\t\t\t2\t1\tboth,gaussian
+fetched\t\tresults/downloads/f.npy#z=0:2\t\t\t\t\t\t2\t1\tgaussian
+grouped\t\tcounts.npy\t\tthinning\tg\t\t\t2\t1\tn2n
+partner\t\tcounts.npy\tcounts.npy\tthinning\tg\t\ttrue\t2\t1\tn2n
+"""
+
+
+def test_status_knows_the_jobs_that_snakemake_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workflow = make(tmp_path / "status")
+    methods = {name: {"name": name} for name in ("gaussian", "n2n", "n2v", "hqssl")}
+    methods |= {
+        "both": {"name": "n2n", "both_directions": True},
+        "best": {"name": "auto", "among": ["gaussian", "n2v"]},
+    }
+    wheel = {"requirement": "wheel==1.0", "sha256": "0" * 64, "members": ["data/f.npy", "data/unused.npy"]}
+    workflow.configure(methods=methods, seeds=[0, 1], downloads={"wheel": wheel})
+    (workflow.folder / "datasets.tsv").write_text(SHEET)
+    lines = [line.strip().partition(": ") for line in workflow.run("--dry-run").stdout.splitlines()]
+    logs = [value for key, _, value in lines if key == "log"]
+    outputs = {path for key, _, value in lines if key == "output" for path in value.split(", ")}
+    monkeypatch.chdir(workflow.folder)
+    found = jobs(read_project(Path("config.yaml"), (), workflow.folder))
+    assert sorted(job.log for job in found) == sorted(logs)
+    assert {job.product for job in found} <= outputs
+    assert {job.stage for job in found} == set(STAGES)

@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -63,6 +64,21 @@ def test_a_second_run_has_nothing_to_do(finished: Workflow) -> None:
     assert "Nothing to be done" in done.stderr + done.stdout
 
 
+def told(workflow: Workflow, code: int) -> str:
+    """What `status` says of a run, and that it ends with a code."""
+    command = [sys.executable, "-m", "ssdenoise", "status", "tiny", "--configfile", "config.yaml"]
+    done = subprocess.run(command, cwd=workflow.folder, env=workflow.environment(), capture_output=True, text=True)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_all_jobs_of_a_finished_run_are_done(finished: Workflow) -> None:
+    sentence, table = told(finished, 0).split("\n\n")
+    done, number = re.fullmatch(r"tiny: (\d+) of (\d+) jobs are done", sentence).groups()  # type: ignore[union-attr]
+    assert done == number
+    assert table.count("\n") == 2 + 12  # the head, and all stages but for `fetch`
+
+
 def test_snakemake_s_report_is_one_offline_page(finished: Workflow, tmp_path: Path) -> None:
     finished.run("--report", str(tmp_path / "snakemake-report.html"))
     page = (tmp_path / "snakemake-report.html").read_text()
@@ -85,6 +101,12 @@ def test_a_run_that_fails_has_a_report_that_says_why_and_the_next_one_completes_
     assert "lost.npy cannot be read as npy" in page
     assert "lost/measured, seed 0: gaussian" in page
     assert page.count('<div class="viewer"') == 3  # those of the datasets that are done
+    found = told(copied, 1)
+    assert " 1 failed, " in found
+    assert (
+        "lost.npy cannot be read as npy"
+        in found.partition("failed: why, and the log\n  ingest lost/measured/noisy-0")[2]
+    )
     np.save(source, np.random.default_rng(0).poisson(50, (3, 64, 64)).astype(np.uint16))
     copied.run()
     assert '<section id="missing">' not in report.read_text()
@@ -164,6 +186,7 @@ def test_another_folder_and_a_killed_train_job_give_the_same_digests_and_scores(
     folder = other.folder / "results" / "tiny" / entries[0]
     kill_job(other, "train", (folder / "checkpoint.safetensors").exists, targets[0])
     assert not (folder / "model.safetensors").exists()
+    assert f"  train {entries[0]}/model.json: killed: process " in told(other, 1)
     other.run(*targets)
     assert "resuming at step" in (folder / "logs" / "train.log").read_text()
     assert {f"{entry}/denoised.ome.zarr/zarr.json" for entry in entries} < other.digests().keys()
