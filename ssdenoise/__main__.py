@@ -520,6 +520,27 @@ def status(
 
 
 @tool()
+def crate(
+    run: Annotated[str, typer.Argument(help="Name of the run, whose folder is results/RUN, or a path of its folder.")],
+    output: Annotated[Path, typer.Option(help="Crate to write: a file that ends in .zip, or a folder.")],
+    license: Annotated[str, typer.Option(help="Licence of the results, as SPDX identifier, such as CC-BY-4.0.")],
+    author: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Who ran it, with an ORCID if there is one: 'Ada Lovelace <https://orcid.org/0000-0000-0000-0000>'; "
+            "repeated, for several."
+        ),
+    ] = None,
+    configfile: ConfigFile = CONFIG,
+    config: Changes = None,
+) -> None:
+    """Write a finished run as a Workflow Run RO-Crate: tables and report inside, volumes by path, size and digest."""
+    from ssdenoise.crate import crate
+
+    crate(run, configfile, output, license=license, authors=author or (), config=config or ())
+
+
+@tool()
 def verify(
     stores: Annotated[list[Path], typer.Argument(help="Finished stores, or their zarr.json.")],
     threads: Threads = 1,

@@ -18,7 +18,7 @@ LAYERS = {
     "config": L3,
     **dict.fromkeys(("fetch", "ingest", "synthesize", "calibrate", "train", "denoise", "commit"), L4),
     **dict.fromkeys(("score", "probe", "choose", "compare", "figures", "report", "export", "verify", "view"), L4),
-    **dict.fromkeys(("init", "inspect", "needs", "plan", "status"), L5),
+    **dict.fromkeys(("crate", "init", "inspect", "needs", "plan", "status"), L5),
 }
 STORAGE = {"zarr", "dask", "xarray", "yaozarrs"}
 #: What modules must not import, from outside or from the package.
