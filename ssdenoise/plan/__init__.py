@@ -8,18 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from ssdenoise import needs
 from ssdenoise.config.models import Auto
 from ssdenoise.config.project import Project
+from ssdenoise.config.read import read_project
 from ssdenoise.denoise import piece_voxels, tile_bytes, tiles_of
 from ssdenoise.device import Device
-from ssdenoise.errors import MissingInputError
 from ssdenoise.grid import Region, extent
 from ssdenoise.methods import Method
 from ssdenoise.pieces import pieces_of
@@ -152,11 +150,8 @@ def plan(
     SsdenoiseError
         If the configuration is wrong, or a source cannot be read.
     """
-    if not (root / configfile).is_file():
-        raise MissingInputError(f"no file {configfile}; name the configuration with --configfile")
+    project = read_project(root / configfile, config, root)
     jobs = dry_run(configfile, profile, root, config)
-    changes = {key: yaml.safe_load(value) for key, _, value in (one.partition("=") for one in config)}
-    project = Project(_merged(yaml.safe_load((root / configfile).read_text()), changes), root)
     estimate = Estimate(project, Rates(device, rates, elsewhere))
     found = [estimate.of(job) for job in jobs]
     sections = [
@@ -169,12 +164,6 @@ def plan(
         *_misfits(jobs, found),
     ]
     return "\n\n".join(sections) + "\n"
-
-
-def _merged(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """A configuration with changes, key by key, as Snakemake merges them."""
-    inner = {key: _merged(config.get(key, {}), value) for key, value in changes.items() if isinstance(value, dict)}
-    return config | changes | inner
 
 
 @cache
