@@ -17,7 +17,6 @@ import pytest
 import torch
 from pydantic import BaseModel, ValidationError
 
-from ssdenoise import __main__ as command_line
 from ssdenoise.__main__ import MALLOC, app
 from ssdenoise.config.models import TrainSpec, read_sheet
 from ssdenoise.config.specs import CompareSpec, IngestSpec, ProbeSpec, ReportSpec, ScoreSpec, SynthesizeSpec
@@ -62,7 +61,8 @@ def test_every_verb_has_help_that_does_not_import_torch() -> None:
     ],
 )
 def test_the_options_that_help_names_are_all_that_is_needed(verb: str, spec: type[BaseModel]) -> None:
-    told = get_type_hints(getattr(command_line, verb), include_extras=True)["spec"].__metadata__[0].help
+    (callback,) = [one.callback for one in app.registered_commands if one.callback and one.callback.__name__ == verb]
+    told = get_type_hints(callback, include_extras=True)["spec"].__metadata__[0].help
     example, _ = json.JSONDecoder().raw_decode(told.partition("At least: ")[2])
     spec.model_validate(example)
     for key in example:

@@ -50,7 +50,7 @@ def imports(path: Path) -> set[str]:
 def test_imports_point_down() -> None:
     for path in PACKAGE.rglob("*.py"):
         module = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        if module in ("__init__", "__main__"):
+        if module in ("__init__", "__main__", "verbs"):
             continue
         layer = LAYERS[module]
         for name in imports(path):
