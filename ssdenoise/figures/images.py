@@ -53,7 +53,7 @@ def plot_images(
     extra = {f"std. dev. ({name})": pixels(path, place) for name, path in uncertainty.items()}
     most = max((float(np.percentile(image, 99.8)) for image in extra.values()), default=0.0)
     columns = max(len(shown), len(images) + len(extra))
-    detail = richest(base if truth else images[next(iter(denoised))], INSET, INSET_SHARE)
+    detail = richest(np.clip(base if truth else images[next(iter(denoised))], low, high), INSET, INSET_SHARE)
     figure, axes = plt.subplots(2, columns, figsize=(2.3 * columns, 5.1), squeeze=False, layout="constrained")
     for axis in axes.flat:
         axis.axis("off")
