@@ -6,6 +6,8 @@ rule fetch:
     benchmark:
         "results/downloads/logs/{file}.tsv"
     retries: 3
+    # of a cluster, the machine that submits may be the only one to reach the network
+    localrule: True
     conda:
         "../envs/ssdenoise.yaml"
     resources:
