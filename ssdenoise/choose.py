@@ -29,9 +29,10 @@ class Candidate:
     behind_db : float or None
         By how much it is behind the chosen one; None where an estimate is not above 0.
     p_value : float or None
-        That it is no worse, corrected for the number of candidates; None of the chosen one.
+        Two-sided, of the difference to the chosen one on parts of the sample, corrected for the number of candidates;
+        None of the chosen one.
     tie : bool
-        Whether it may be as good.
+        Whether it may be as good: where it is not significantly worse on most parts.
     """
 
     entry: str
@@ -73,7 +74,7 @@ def choose(spec: ChooseSpec, candidates: Mapping[str, tuple[Path, Path]], output
     provenance = record(
         "choose", spec=spec.model_dump(mode="json"), inputs=files, code=code_hash("choose"), clock=clock
     )
-    # what the choice cost is what all candidates cost
+    # what the choice cost is what the training of all candidates cost
     provenance["seconds"] += sum(one["seconds"] for one in training)
     joules = [one["joules"] for one in (*training, provenance)]
     provenance["joules"] = None if None in joules else sum(joules)
@@ -103,12 +104,14 @@ def ranked(probes: Mapping[str, pd.DataFrame], criterion: str) -> list[Candidate
         )
     errors = {entry: float(rows[criterion].sum() / rows[per].sum()) for entry, rows in probes.items()}
     order = sorted(errors, key=errors.__getitem__)
-    best, parts = order[0], {entry: (rows[criterion] / rows[per]).to_numpy(float) for entry, rows in probes.items()}
-    p_values = holm([paired(parts[entry], parts[best])[0] for entry in order[1:]])
+    # a narrow part at the end of a plane may have no hidden voxel
+    parts = {entry: (rows[criterion] / rows[per])[rows[per] > 0].to_numpy(float) for entry, rows in probes.items()}
+    best = order[0]
+    tests = [paired(parts[entry], parts[best]) for entry in order[1:]]
     found = [Candidate(best, errors[best], 0.0, None, tie=False)]
-    for entry, p in zip(order[1:], p_values, strict=True):
+    for entry, p, (_, effect) in zip(order[1:], holm([p for p, _ in tests]), tests, strict=True):
         behind = float(10 * np.log10(errors[entry] / errors[best])) if errors[best] > 0 else None
-        tie = not p < SIGNIFICANT
+        tie = not (p < SIGNIFICANT and effect > 0)
         found.append(Candidate(entry, errors[entry], behind, float(p) if np.isfinite(p) else None, tie))
     return found
 
@@ -121,6 +124,8 @@ def sentence(ranking: Sequence[Candidate], criterion: str) -> str:
         return f"{best.entry} was the only candidate"
     margin = "" if others[0].behind_db is None else f", {others[0].behind_db:.2f} dB less than {others[0].entry}'s"
     text = f"{best.entry} has the least {what[criterion]}{margin}"
+    if best.error <= 0:
+        text += ", which is below 0: the noise that was calibrated is stronger than that of the volume"
     if ties := [one.entry for one in others if one.tie]:
         text += f"; a tie with {listed(ties)}, which may be as good"
     return text

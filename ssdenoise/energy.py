@@ -19,19 +19,19 @@ class Energy:
     """
 
     def __init__(self, powercap: Path = POWERCAP) -> None:
-        # a package is intel-rapl:0, its parts, which it includes, are intel-rapl:0:0 and so on
-        self._packages = [folder for folder in powercap.glob("intel-rapl:*") if folder.name.count(":") == 1]
+        # packages include their cores; memory is apart from them, and `psys` is all of it once more
+        self._packages = [folder for folder in powercap.glob("intel-rapl:*") if _kind(folder) in ("package", "dram")]
         self._start = self._packages_read(), _gpus()
 
     def joules(self) -> float | None:
-        """Joules up to now; None if the machine does not tell those of its processors."""
+        """Joules up to now; None if the machine does not tell those of its processors, or of a GPU."""
         packages, gpus = self._start
-        now = self._packages_read()
-        if not packages or not now:
+        now, gpus_now = self._packages_read(), _gpus()
+        if not packages or not now or gpus is None or gpus_now is None:
             return None
         # counters begin again at zero when they are full, every few minutes to hours
         spent = sum((b - a) % (most + 1) for (a, most), (b, _) in zip(packages, now, strict=True)) / 1e6
-        return round(spent + (_gpus() - gpus) / 1e3, 3)
+        return round(spent + (gpus_now - gpus) / 1e3, 3)
 
     def _packages_read(self) -> list[tuple[int, int]]:
         """Microjoules of each package, and how many its counter holds; nothing where they cannot be read."""
@@ -42,8 +42,16 @@ class Energy:
             return []
 
 
-def _gpus() -> int:
-    """Millijoules of all NVIDIA GPUs since their driver was loaded; 0 without such, or of kinds that do not count."""
+def _kind(folder: Path) -> str:
+    """What a counter is of: `package`, `core`, `dram`, `psys` and so on."""
+    try:
+        return (folder / "name").read_text().strip().partition("-")[0]
+    except OSError:
+        return ""
+
+
+def _gpus() -> int | None:
+    """Millijoules of all NVIDIA GPUs since their driver was loaded; 0 without such, None if one does not count."""
     try:
         nvml = ctypes.CDLL("libnvidia-ml.so.1")
     except OSError:
@@ -54,8 +62,8 @@ def _gpus() -> int:
     nvml.nvmlDeviceGetCount_v2(ctypes.byref(count))
     for index in range(count.value):
         device, spent = ctypes.c_void_p(), ctypes.c_ulonglong()
-        if nvml.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(device)) == 0:
-            nvml.nvmlDeviceGetTotalEnergyConsumption(device, ctypes.byref(spent))
+        failed = nvml.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(device))
+        if failed or nvml.nvmlDeviceGetTotalEnergyConsumption(device, ctypes.byref(spent)):
+            return None
         total += spent.value
-    nvml.nvmlShutdown()
     return total

@@ -154,7 +154,7 @@ def _sample(
     noisy = volume.read(region)
     voxels = noisy.astype(np.float64)
     key = ("probe", spec.dataset, spec.noise, *(s.start for s in core))
-    maps = {"risk": _risk(voxels, inside, run, noise, key)} | _blind(voxels, inside, run, noise, key)
+    maps = {"risk": _risk(voxels, inside, run, noise, key)} | _blind(voxels, region, inside, run, noise, key)
     thinned = _thinned(noisy, inside, run, noise, key)
     maps["thinned_error"] = thinned.error if thinned else np.full(extent(inside), np.nan)
     return [
@@ -167,7 +167,7 @@ def _sample(
             "voxels": extent(core)[2] * math.prod(extent((y, x))),
         }
         | {name: float(values[:, c, :, y, x].sum()) for name, values in maps.items()}
-        | (thinned.rings(c, y, x) if thinned else NO_RINGS)
+        | (thinned.rings(c, y, x) if thinned and extent((y, x)) == (PART, PART) else NO_RINGS)
         for _, (y, x) in blocks(extent(core)[3:], (PART, PART))
         for c in range(volume.shape[1])
     ]
@@ -194,16 +194,20 @@ def _risk(y: Array, inside: Region, run: _Runner, noise: Sequence[NoiseModel], k
 
 
 def _blind(
-    y: Array, inside: Region, run: _Runner, noise: Sequence[NoiseModel], key: tuple[str | int, ...]
+    y: Array, region: Region, inside: Region, run: _Runner, noise: Sequence[NoiseModel], key: tuple[str | int, ...]
 ) -> dict[str, Array]:
-    """Squared error at hidden voxels, less the noise's variance; zero at the others."""
+    """Squared error at hidden voxels, less the noise's variance; zero at the others.
+
+    The grid is the volume's, as how much is read around a sample hangs on the network.
+    """
     padded = np.pad(y, [(0, 0)] * 3 + [(1, 1)] * 2, mode="reflect")
     around = (padded[..., :-2, 1:-1] + padded[..., 2:, 1:-1] + padded[..., 1:-1, :-2] + padded[..., 1:-1, 2:]) / 4
     error, count = np.zeros(extent(inside)), np.zeros(extent(inside))
     variance = _variance(noise, y[inside])
     for place in stream(*key, "places").choice(GRID**2, PLACES, replace=False):
         hidden = np.zeros(y.shape, bool)
-        hidden[..., place // GRID :: GRID, place % GRID :: GRID] = True
+        row, column = ((at - axis.start) % GRID for at, axis in zip(divmod(place, GRID), region[3:], strict=True))
+        hidden[..., row::GRID, column::GRID] = True
         found = run(np.where(hidden, around, y), inside)
         shown = hidden[inside]
         error += np.where(shown, np.square(found - y[inside]) - variance, 0)

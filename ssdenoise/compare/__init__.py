@@ -76,7 +76,7 @@ def compare(spec: CompareSpec, scores: Sequence[Path], output: Path, probes: Seq
         ),
     )
     table = table.join(probed([pd.read_parquet(path) for path in probes]), on=[*CELL, "method", "seed"])
-    table["risk_psnr"] = psnr(table["risk"].where(table["risk"] > 0), table["data_range"])
+    _estimated(table)
     summary = _summary(spec, cells, table)
     output.mkdir(parents=True, exist_ok=True)
     planes.to_parquet(output / "scores.parquet", index=False)
@@ -86,13 +86,20 @@ def compare(spec: CompareSpec, scores: Sequence[Path], output: Path, probes: Seq
     with zarr.config.set({"codec_pipeline.path": "zarr.core.codec_pipeline.BatchedCodecPipeline"}):  # for its texts
         to_xarray(table).to_zarr(output / "comparison.zarr", mode="w", zarr_format=3, consolidated=False)
     draw(summary, output)
-    _print(spec, table, summary, {cell.dataset: cell.runs.block * (cell.runs.planes > 1) for cell in cells}, output)
+    _print(spec, table, summary, output)
     files = {str(path): file_digest(path) for path in (*scores, *probes)}
     provenance = record(
         "compare", spec=spec.model_dump(mode="json"), inputs=files, code=code_hash("compare"), clock=clock
     )
     write_json(output / "comparison.json", provenance)
     return table
+
+
+def _estimated(rows: pd.DataFrame) -> None:
+    """Add what the risk amounts to in decibels: as a PSNR, and as a gain over the noise that was calibrated."""
+    risk = rows["risk"].where(rows["risk"] > 0)
+    rows["risk_psnr"] = psnr(risk.where(rows["reference_fit"] != "affine"), rows["data_range"])
+    rows["risk_gain"] = psnr(risk, np.sqrt(rows["noise_variance"]))
 
 
 def _levelled(spec: CompareSpec, table: pd.DataFrame) -> pd.DataFrame:
@@ -118,19 +125,25 @@ def _summary(spec: CompareSpec, cells: Sequence[Cell], table: pd.DataFrame) -> p
     )
     named = {key: ", ".join(sorted(set(part.dropna()))) for key, part in table.groupby([*CELL, "method"])["chosen"]}
     rows["chosen"] = [named[key] or None for key in zip(*(rows[k] for k in (*CELL, "method")), strict=True)]
-    # what another training would have changed, and the rest: that of the estimator's mean over trainings
-    rows["bias_square"] = rows["mean_squared_error"] - rows["seed_variance"]
-    return rows.join(means, on=[*CELL, "method"])
+    # what is left of the error when the mean over trainings is taken; what the noise's draw causes is in it
+    rows["error_beyond_seeds"] = rows["mean_squared_error"] - rows["seed_variance"]
+    rows = rows.join(means, on=[*CELL, "method"])
+    fits = table.drop_duplicates(CELL).set_index(CELL)["reference_fit"]
+    rows = rows.drop(columns=["risk_psnr", "risk_gain"]).join(fits, on=CELL)
+    _estimated(rows)  # of the mean over seeds, not the mean of decibels
+    return rows.drop(columns="reference_fit")
 
 
-def _print(spec: CompareSpec, table: pd.DataFrame, summary: pd.DataFrame, blocks: dict[str, int], output: Path) -> None:
-    text, shown, best = caption(spec, table, summary, blocks), printed(summary), summary["best"]
+def _print(spec: CompareSpec, table: pd.DataFrame, summary: pd.DataFrame, output: Path) -> None:
+    text, shown, best = caption(spec, table, summary), printed(summary), summary["best"]
     trusted = trust(table)
     write_text(output / "criteria.csv", trusted.to_csv(index=False, float_format="%.3f"))
     page = f"# {spec.run}\n\n{markdown(shown, best)}\n\n{text}\n"
     if len(trusted):
         says = trusted.assign(right=[f"{r} of {n}" for r, n in zip(trusted["right"], trusted["cells"], strict=True)])
-        says = says.drop(columns="cells").rename(columns={"kendall_tau": "tau", "right": "favourite good"})
+        says = says.drop(columns="cells").rename(
+            columns={"kendall_tau": "tau", "right": "best or close", "bias_db": "bias/dB"}
+        )
         page += f"\n{says.to_markdown(index=False, floatfmt='+.2f')}\n\n{TRUST.format(cells=trusted['cells'].max())}\n"
     write_text(output / "comparison.md", page)
     write_text(output / "comparison.tex", latex(shown, best, text))
@@ -140,5 +153,9 @@ def _print(spec: CompareSpec, table: pd.DataFrame, summary: pd.DataFrame, blocks
 def to_xarray(table: pd.DataFrame):  # type: ignore[no-untyped-def]
     """The comparison as an xarray Dataset: `score` by dataset, noise, method, seed and metric; NaN where none is."""
     keys = [*CELL, "method", "seed"]
+    # the noisy input and methods that draw no lots are the same for all seeds
+    single = table.groupby([*CELL, "method"])["seed"].transform("nunique") == 1
+    seeds = table.loc[table["method"] != "noisy", "seed"].unique()
+    table = pd.concat([table[~single], *(table[single].assign(seed=seed) for seed in seeds)])
     figures = table.set_index(keys).select_dtypes("number").astype(float)
     return figures.to_xarray().to_dataarray("metric", name="score").transpose(*keys, "metric").to_dataset()

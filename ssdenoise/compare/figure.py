@@ -10,8 +10,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from scipy import stats
 
-from ssdenoise.metrics import critical_difference
+from ssdenoise.metrics import SIGNIFICANT, critical_difference
 from ssdenoise.plotting import COLOURS, plt, save
+from ssdenoise.provenance import listed
 
 MARKERS = "osD^vPX*<>"
 
@@ -75,7 +76,8 @@ def plot_levels(summary: pd.DataFrame, output: Path) -> None:
             axis.set_ylabel(label if dataset == datasets[0] else "")
         column[0].set_title(dataset, fontsize=10)
         column[1].set_xlabel("PSNR of the noisy input/dB")
-    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=8)
+    named = {label: handle for axis in axes[0] for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(list(named.values()), list(named), loc="outside right upper", frameon=False, fontsize=8)
     save(figure, output, "compare")
 
 
@@ -96,20 +98,28 @@ def plot_cost(summary: pd.DataFrame, output: Path) -> None:
 
 
 def plot_ranks(summary: pd.DataFrame, output: Path) -> None:
-    """Critical-difference diagram: mean ranks over cells of dataset and noise level; bars join what may be equal."""
-    ranks = summary[summary["rank"].notna()].pivot_table("rank", ["dataset", "noise"], "method").dropna(axis=1)
-    cells, methods = ranks.shape
-    if cells < 2 or methods < 3:
-        _says("Ranks are compared over two datasets or noise levels, and three methods, at least.", output)
+    """Critical-difference diagram: mean ranks over datasets; bars join what may be equal.
+
+    Ranks are among the methods that ran everywhere. Those of a dataset are means over its noise levels, which are no
+    independent datasets.
+    """
+    scores = summary[summary["rank"].notna()].pivot_table("psnr", ["dataset", "noise"], "method")
+    everywhere = scores.dropna(axis=1)
+    ranks = everywhere.rank(axis=1, ascending=False).groupby("dataset").mean()
+    datasets, methods = ranks.shape
+    if datasets < 2 or methods < 3:
+        _says("Ranks are compared over two datasets with a truth and three methods at least.", output)
         return
     means = ranks.mean().sort_values()
-    difference = critical_difference(methods, cells)
+    difference = critical_difference(methods, datasets)
     p = float(stats.friedmanchisquare(*ranks.to_numpy().T).pvalue)
+    without = [str(name) for name in scores if name not in everywhere]
     figure, axis = plt.subplots(figsize=(6.4, 0.9 + 0.3 * methods), layout="constrained")
     _diagram(axis, means, difference)
     axis.set_title(
-        f"mean rank over {cells} cells of dataset and noise level; bars join what differs by less than {difference:.2f}"
-        f"\n(Nemenyi's test at 5 %; Friedman's p = {p:.2g})",
+        f"mean rank over {datasets} datasets; bars join what differs by less than {difference:.2f}\n(Nemenyi's test at "
+        f"5 %; Friedman's p = {p:.2g}{', nothing differs' if p >= SIGNIFICANT else ''})"
+        + (f"\nwithout {listed(without)}, which did not run on all" if without else ""),
         fontsize=8,
     )
     save(figure, output, "compare")

@@ -40,6 +40,9 @@ COSTS = (
     "clipped_share",
 )
 
+#: Scores that say nothing where the reference is in other units.
+OF_NOISY_UNITS = ("upsnr", "seed_variance", "z_rms", "within_95")
+
 #: Scores that get an interval.
 WITH_INTERVAL = ("psnr", "ssim", "upsnr")
 
@@ -67,6 +70,11 @@ class Cell:
     average: str
     runs: Runs
     fixed: bool = False
+
+    @property
+    def fitted(self) -> bool:
+        """Whether the reference is in other units than the noisy volume."""
+        return bool(self.planes["reference_fit"].iloc[0] == "affine")
 
     @classmethod
     def of(cls, planes: pd.DataFrame, average: str, block: int | str) -> Cell:
@@ -118,7 +126,7 @@ def measures(cell: Cell) -> Mapping[str, Callable[[Mapping[str, Values]], Values
         error = means["pair_error"] - means["pair_difference"] / 2
         return psnr(np.where(error > 0, error, np.nan), cell.data_range)
 
-    return {
+    known: dict[str, Callable[[Mapping[str, Values]], Values]] = {
         "mean_squared_error": lambda m: m["mean_squared_error"],
         "psnr": lambda m: m["psnr"] if cell.average == "psnr" else psnr(m["mean_squared_error"], cell.data_range),
         "psnr_fitted": lambda m: psnr(m["fitted_squared_error"], cell.data_range),
@@ -131,6 +139,9 @@ def measures(cell: Cell) -> Mapping[str, Callable[[Mapping[str, Values]], Values
         "z_rms": lambda m: square_root(m["unfitted_error"] / m["stated_variance"]),
         "within_95": lambda m: m["within_95"],
     }
+    if cell.fitted:  # errors in the units of the noisy volume, of which the data range tells nothing
+        known |= dict.fromkeys(OF_NOISY_UNITS, lambda m: m["psnr"] * np.nan)
+    return known
 
 
 def scored(cell: Cell, pictures: pd.DataFrame) -> dict[str, float]:
@@ -151,6 +162,8 @@ def scored(cell: Cell, pictures: pd.DataFrame) -> dict[str, float]:
             row[name] = float(measure(means))
             if name in WITH_INTERVAL:
                 low, high = cell.runs.interval(row[name], measure(resampled))
+                if name == "ssim":
+                    low, high = max(low, -1.0), min(high, 1.0)
                 row |= {f"{name}_lo": low, f"{name}_hi": high}
     return row
 
@@ -161,6 +174,7 @@ def seed_row(cell: Cell, method: object, seed: object, part: pd.DataFrame) -> di
     head = cell.names() | {"method": method, "seed": seed, "planes": len(pictures), "data_range": cell.data_range}
     row: dict[str, object] = head | {"reference_fit": part["reference_fit"].iloc[0]} | scored(cell, pictures)
     row |= _residuals(part, noisy=method == "noisy") | _frequencies(part)
+    row["noise_variance"] = float(part["noise_variance"].sum() / part["pixels"].sum())
     row["detector"] = part["detector"].iloc[0]
     row["chosen"] = part["chosen"].iloc[0] if "chosen" in part else None  # the noisy input is no method's
     return row | {name: part[name].iloc[0] if name in part else np.nan for name in COSTS}
@@ -185,15 +199,22 @@ def _residuals(part: pd.DataFrame, *, noisy: bool) -> dict[str, float]:
 
 def _frequencies(part: pd.DataFrame) -> dict[str, float]:
     """Up to what period the volume agrees with the truth, and with another realization."""
-    return {f"resolution_{other}": _resolution(part, other) for other in ("truth", "pair")}
+    return {f"resolution_{other}": _resolution(part, other, THRESHOLDS[other]) for other in ("truth", "pair")}
 
 
-def _resolution(part: pd.DataFrame, other: str) -> float:
-    """Finest period up to which images agree with others, from the sums of Fourier rings in each row."""
+#: Fourier ring correlations up to which images agree: with a truth without noise, half of the signal's amplitude; with
+#: what has noise of its own, the figure for two halves, by which methods are compared, not more.
+THRESHOLDS = {"truth": 0.5, "pair": 1 / 7, "thinned": 1 / 7}
+
+
+def _resolution(part: pd.DataFrame, other: str, threshold: float) -> float:
+    """Finest period up to which images agree with others, from the sums of Fourier rings in the rows that have any."""
     columns = [part[f"rings_{other}_{name}"] for name in ("cross", "first", "second")]
-    if not all(len(rings) for rings in columns[0]):
+    known = [len(rings) > 0 for rings in columns[0]]
+    if not any(known):
         return float("nan")
-    return resolution(ring_correlation(Rings(*(np.stack(column.to_list()).sum(axis=0) for column in columns))))
+    sums = (np.stack(column[known].to_list()).sum(axis=0) for column in columns)
+    return resolution(ring_correlation(Rings(*sums)), threshold)
 
 
 def probed(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -204,4 +225,4 @@ def probed(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
     groups = pd.concat(parts, ignore_index=True).groupby(keys, sort=False)
     sums = groups.sum(numeric_only=True, min_count=1)
     found = pd.DataFrame({name: sums[name] / sums[per] for name, per in SAMPLED.items()})
-    return found.assign(resolution_thinned=[_resolution(part, "thinned") for _, part in groups])
+    return found.assign(resolution_thinned=[_resolution(part, "thinned", THRESHOLDS["thinned"]) for _, part in groups])

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from ssdenoise.compare.rows import Cell, pictures_of, scored
-from ssdenoise.metrics import SIGNIFICANT, Runs, holm, paired, psnr, run_means
+from ssdenoise.metrics import SIGNIFICANT, Runs, holm, least_p, paired, psnr, run_means
 
 Values = npt.NDArray[np.float64]
 
@@ -26,6 +28,7 @@ def summary_rows(cell: Cell, baseline: str | None) -> list[dict[str, object]]:
     rows = {
         name: cell.names()
         | {"method": name, "seeds": spread[name][0], "planes": len(pictures)}
+        | {"independent_planes": cell.runs.independent}
         | scored(cell, pictures)
         for name, pictures in methods.items()
     }
@@ -34,6 +37,7 @@ def summary_rows(cell: Cell, baseline: str | None) -> list[dict[str, object]]:
         "psnr_difference": np.nan,
         "p_value": np.nan,
         "effect_size": np.nan,
+        "least_p": np.nan,
         "best": False,
     }
     for name, row in rows.items():
@@ -61,27 +65,51 @@ def _tested(
     best = next((name for name, row in rows.items() if row["rank"] == 1), None)
     if best is None:
         return
-    against_best = _against(cell, levels, best)
-    others = [p for name, (p, _) in against_best.items() if name != "noisy"]
-    rows[best]["best"] = bool(others) and all(p < SIGNIFICANT for p in others)
+    # which is the best was seen from the same planes, hence any pair might have been tested
+    pairs = _tests(cell, levels, list(combinations(levels, 2)))
+    of_best = {name: _turned(pairs, name, best) for name in levels if name != best}
+    others = [test for name, test in of_best.items() if name != "noisy"]
+    # by most planes, too: a single one can rule the pooled error
+    rows[best]["best"] = bool(others) and all(one.p < SIGNIFICANT and one.effect < 0 for one in others)
     against = baseline if baseline in levels else best
-    for name, (p, effect) in (against_best if against == best else _against(cell, levels, against)).items():
+    named = [(name, against) for name in levels if name != against]
+    found = of_best if against == best else {name: test for (name, _), test in _tests(cell, levels, named).items()}
+    for name, test in found.items():
         difference = float(np.mean(levels[name]) - np.mean(levels[against]))
-        rows[name] |= {"baseline": against, "psnr_difference": difference, "p_value": p, "effect_size": effect}
+        rows[name] |= {"baseline": against, "psnr_difference": difference}
+        rows[name] |= {"p_value": test.p, "effect_size": test.effect, "least_p": test.least}
 
 
-def _against(cell: Cell, levels: Mapping[str, Values], one: str) -> dict[str, tuple[float, float]]:
-    """P value, corrected for the number of methods, and effect size of each other method against one."""
+class Test(NamedTuple):
+    """P value, corrected for the number of tests; effect, above 0 if the first is better; the least p possible."""
 
-    def tested(name: str) -> tuple[float, float]:
+    p: float
+    effect: float
+    least: float
+
+
+def _tests(cell: Cell, levels: Mapping[str, Values], pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Test]:
+    """Paired tests of methods, corrected together."""
+
+    def tested(a: str, b: str) -> tuple[float, float, int]:
         # half of what an interval takes: of few planes it would leave too few runs to test
-        block = cell.runs.block if cell.fixed else -(-Runs.of(levels[name] - levels[one]).block // 2)
-        return paired(run_means(levels[name], block), run_means(levels[one], block))
+        block = cell.runs.block if cell.fixed else -(-Runs.of(levels[a] - levels[b]).block // 2)
+        runs = run_means(levels[a], block), run_means(levels[b], block)
+        return *paired(*runs), len(runs[0])
 
-    names = [name for name in levels if name != one]
-    found = [tested(name) for name in names]
-    corrected = holm([p for p, _ in found])
-    return {name: (float(p), effect) for name, p, (_, effect) in zip(names, corrected, found, strict=True)}
+    found = [tested(*pair) for pair in pairs]
+    corrected = holm([p for p, *_ in found])
+    return {
+        pair: Test(float(p), effect, least_p(runs, len(pairs)))
+        for pair, p, (_, effect, runs) in zip(pairs, corrected, found, strict=True)
+    }
+
+
+def _turned(pairs: Mapping[tuple[str, str], Test], a: str, b: str) -> Test:
+    """The test of two methods, as of the first against the second."""
+    if (a, b) in pairs:
+        return pairs[a, b]
+    return pairs[b, a]._replace(effect=-pairs[b, a].effect)
 
 
 def summarised(cells: Sequence[Cell], baseline: str | None) -> pd.DataFrame:

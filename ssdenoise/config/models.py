@@ -153,6 +153,9 @@ class Dataset(Strict):
         description="Shards whose voxels are all below this intensity, in all channels, are copied, not denoised: the "
         "empty corners of stitched or embedded samples. Their number of voxels is in the commit record.",
     )
+    data_range: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Of PSNR and SSIM, for this dataset instead of `scoring.data_range`."
+    )
     voxel_size_um: VoxelSize | None = Field(None, description="Z,Y,X in micrometres, where the file does not say.")
 
     @field_validator("methods", "noise", "voxel_size_um", mode="before")
@@ -165,7 +168,7 @@ class Dataset(Strict):
     def _once(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
         return _unique(names) if names else names
 
-    @field_validator("empty_below", mode="before")
+    @field_validator("empty_below", "data_range", mode="before")
     @classmethod
     def _number(cls, value: object) -> object:
         try:

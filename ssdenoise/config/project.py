@@ -207,7 +207,7 @@ class Project:
             noise=noise,
             method=method,
             seed=seed,
-            data_range=scoring.data_range,
+            data_range=self.datasets[dataset].data_range or scoring.data_range,
             reference_fit=self.datasets[dataset].reference_fit,
             ssim_window=scoring.ssim_window,
             ssim_ndim=scoring.ssim_ndim,

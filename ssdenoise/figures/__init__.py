@@ -18,7 +18,6 @@ def figures(
     calibration: Path,
     entries: Mapping[str, Path],
     truth: Path | None,
-    comparison: Path,
     output: Path,
     *,
     models: Mapping[str, Path] | None = None,
@@ -31,15 +30,13 @@ def figures(
     title : str
         ``dataset/noise``, as in the comparison.
     noisy : Path
-        Store of the noisy volume.
+        Store of the noisy volume; its scores lie beside it, in `noisy-scores.parquet`.
     calibration : Path
         Its noise parameters.
     entries : mapping
-        Method entry, and the folder that `denoise` wrote.
+        Method entry, and the folder that `denoise` and `score` wrote.
     truth : Path or None
         Store of the clean volume or the reference.
-    comparison : Path
-        The run's `comparison.csv`.
     output : Path
         Folder for `images.png`, `worst.png`, `profiles.png`, `residuals.png`, `training.png` and, where there is a
         truth in the units of the noisy volume and a method with an uncertainty, `uncertainty.png`; all but images and
@@ -48,9 +45,9 @@ def figures(
         Method entry, and the folder of its model, of those that lie elsewhere: in a group's folder, or another
         dataset's.
     fitted : bool
-        Whether the reference is in other units, so that nothing is drawn on one axis with it.
+        Whether the reference is in other units, so that no intensities are drawn on one axis with it.
     """
-    plot_images(title, noisy, entries, truth, comparison, output / "images.png")
+    plot_images(title, noisy, entries, truth, output / "images.png")
     comparable = None if fitted else truth
     plot_profiles(title, noisy, entries, comparable, output / "profiles.png")
     uncertain = {

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from scipy.ndimage import uniform_filter
 
 from ssdenoise.grid import Region
@@ -28,6 +29,13 @@ def middle(shape: tuple[int, ...]) -> Region:
 def pixels(path: Path, place: Region) -> npt.NDArray[np.float64]:
     """The plane of a place."""
     return np.asarray(Volume(path).read(place)[0, 0, 0], np.float64)
+
+
+def fitted(image: npt.NDArray[np.float64], scores: pd.DataFrame, place: Region) -> npt.NDArray[np.float64]:
+    """A plane in the units of the reference, as it was scored."""
+    t, c, z = (s.start for s in place[:3])
+    row = scores[(scores["t"] == t) & (scores["c"] == c) & (scores["z"] == z)].iloc[0]
+    return np.asarray(row["fit_gain"] * image + row["fit_offset"])
 
 
 def richest(image: npt.NDArray[np.float64], side: int, covered: float) -> Region:

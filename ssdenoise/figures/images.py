@@ -13,8 +13,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from ssdenoise.figures.crops import middle, pixels, richest
+from ssdenoise.figures.crops import fitted, middle, pixels, richest
 from ssdenoise.grid import Region
+from ssdenoise.metrics import psnr
 from ssdenoise.plotting import COLOURS, plt, save
 from ssdenoise.store import Volume
 
@@ -25,29 +26,29 @@ PROFILE = 96
 INSET, INSET_SHARE = 40, 0.42
 
 
-def plot_images(
-    title: str, noisy: Path, entries: Mapping[str, Path], truth: Path | None, comparison: Path, output: Path
-) -> None:
+def plot_images(title: str, noisy: Path, entries: Mapping[str, Path], truth: Path | None, output: Path) -> None:
     """Draw one plane as the noisy input, each method and the reference, with the differences below.
 
     All images of the first row have the same display range, that of the reference or, without one, of the first
     method's image; in their lower right corner stands, enlarged, the square in which that image varies most. So have
     all differences of the second row the same range, and the standard deviations behind them, from methods that have
-    one. Without a reference the second row shows denoised minus noisy.
+    one. Without a reference the second row shows denoised minus noisy. Where the reference is in other units, images
+    are mapped to these as their scores were. The PSNR is that of the pooled error, of the scores beside each store.
     """
     denoised = {name: folder / "denoised.ome.zarr" for name, folder in entries.items()}
     uncertainty = {name: folder / "uncertainty.ome.zarr" for name, folder in entries.items()}
     uncertainty = {name: path for name, path in uncertainty.items() if (path / "zarr.json").exists()}
     volume = Volume(noisy)
     place = middle(volume.shape)
-    images = {"noisy": pixels(noisy, place)} | {name: pixels(path, place) for name, path in denoised.items()}
+    files = {"noisy": noisy.parent / "noisy-scores.parquet"}
+    files |= {name: folder / "scores.parquet" for name, folder in entries.items()}
+    scores = {name: pd.read_parquet(file) for name, file in files.items()}
+    images = {
+        name: fitted(pixels(path, place), scores[name], place) for name, path in ({"noisy": noisy} | denoised).items()
+    }
     shown = images | ({"reference": pixels(truth, place)} if truth else {})
     base = shown["reference"] if truth else images["noisy"]
     low, high = np.percentile(shown["reference"] if truth else images[next(iter(denoised))], [0.5, 99.8])
-    scores = pd.read_csv(comparison)
-    # the first seed's, which is the one shown
-    scores = scores[scores["dataset"] + "/" + scores["noise"] == title].drop_duplicates("method").set_index("method")
-
     differences = {name: image - base for name, image in images.items()}
     spread = 3 * float(np.median([np.std(d) for name, d in differences.items() if name != "noisy"]) or 1.0)
     extra = {f"std. dev. ({name})": pixels(path, place) for name, path in uncertainty.items()}
@@ -60,10 +61,7 @@ def plot_images(
     for axis, (name, image) in zip(axes[0], shown.items(), strict=False):
         axis.imshow(image, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
         _enlarge(axis, image, detail, low, high)
-        value = scores["psnr"].get(name)
-        axis.set_title(
-            f"{name}\n{value:.2f} dB" if value is not None and np.isfinite(value) else f"{name}\n", fontsize=9
-        )
+        axis.set_title(f"{name}\n{_decibels(scores[name]) if name in scores else ''}", fontsize=9)
     for axis, (name, image) in zip(axes[1], differences.items(), strict=False):
         if truth or name != "noisy":
             axis.imshow(image, cmap="RdBu_r", vmin=-spread, vmax=spread, interpolation="nearest")
@@ -78,6 +76,12 @@ def plot_images(
     text = f"{title}: middle {height}x{width} pixels of plane t={t} c={c} z={z}; {ranges}"
     figure.suptitle(textwrap.fill(text, 30 * columns), fontsize=9)
     save(figure, output, "figures", vector=False)
+
+
+def _decibels(scores: pd.DataFrame) -> str:
+    """PSNR of a volume; nothing without a truth."""
+    value = psnr(scores["mean_squared_error"].mean(), scores["data_range"].iloc[0])
+    return f"{value:.2f} dB" if np.isfinite(value) else ""
 
 
 def _enlarge(axis: Axes, image: npt.NDArray[np.float64], place: Region, low: float, high: float) -> None:

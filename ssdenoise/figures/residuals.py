@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -52,15 +53,15 @@ def by_intensity(
 def plot_residuals(title: str, noisy: Path, calibration: Path, entries: Mapping[str, Path], output: Path) -> None:
     """Draw the autocorrelation of noisy - denoised, its mean and its variance by intensity, a column for each method.
 
-    The variance stands beside that of the calibrated noise of each channel, which a perfect method would remove.
+    Each channel has its colour. Its variance stands beside that of its calibrated noise, which a perfect method would
+    remove.
     """
     noise = [models.poisson_gaussian for models in noise_models(read_json(calibration))]
     places = spread(Volume(noisy).shape)
 
     def planes(path: Path) -> npt.NDArray[np.float64]:
         volume = Volume(path)
-        parts = [volume.read(place)[0, :, 0] for place in places]  # (C, Y, X) each
-        return np.concatenate(parts).astype(np.float64)
+        return np.stack([volume.read(place)[0, :, 0] for place in places], axis=1).astype(np.float64)  # (C, N, Y, X)
 
     observed, columns = planes(noisy), max(2, len(entries))
     figure, axes = plt.subplots(3, columns, figsize=(2.6 * columns, 7.2), squeeze=False, layout="constrained")
@@ -69,7 +70,7 @@ def plot_residuals(title: str, noisy: Path, calibration: Path, entries: Mapping[
     for (above, middle, below), (name, folder) in zip(axes.T, entries.items(), strict=False):
         denoised = planes(folder / "denoised.ome.zarr")
         residual = observed - denoised
-        found = autocorrelation(residual)
+        found = autocorrelation(residual.reshape(-1, *residual.shape[2:]))
         reach = [n // 2 for n in found.shape]
         found[reach[0], reach[1]] = np.nan  # of a voxel with itself
         above.set_visible(True)
@@ -79,12 +80,12 @@ def plot_residuals(title: str, noisy: Path, calibration: Path, entries: Mapping[
         above.set_title(name, fontsize=9)
         above.set_xlabel("shift along X/pixels", fontsize=8)
         above.tick_params(labelsize=8)
-        x, mean, error, variance = by_intensity(denoised.ravel(), residual.ravel())
         middle.axhline(0, color="0.6", lw=0.8)
-        middle.errorbar(x, mean, 2 * error, fmt="o-", ms=3, lw=1, color=COLOURS[0])
-        for one in noise:
-            below.plot(x, one.variance(x), color="0.4", lw=1.2, label="noise" if one is noise[0] else None)
-        below.plot(x, variance, "o-", ms=3, lw=1, color=COLOURS[1], label="removed")
+        for c, (one, colour) in enumerate(zip(noise, itertools.cycle(COLOURS), strict=False)):
+            x, mean, error, variance = by_intensity(denoised[c].ravel(), residual[c].ravel())
+            middle.errorbar(x, mean, 2 * error, fmt="o-", ms=3, lw=1, color=colour)
+            below.plot(x, one.variance(x), color=colour, ls="--", lw=1.2, label=None if c else "noise")
+            below.plot(x, variance, "o-", ms=3, lw=1, color=colour, label=None if c else "removed")
         below.set_ylim(bottom=0)
         for axis in (middle, below):
             axis.set_visible(True)

@@ -47,6 +47,11 @@ class Runs:
         best = (2 * r / (1 - r * r)) ** (2 / 3) * n ** (1 / 3)
         return cls(n, int(np.clip(round(2 * best), 1, max(1, n // 4))), r)
 
+    @property
+    def independent(self) -> float:
+        """How many independent planes would tell as much of a mean."""
+        return self.planes * (1 - self.correlation) / (1 + self.correlation)
+
     def means(self, values: Values, rng: np.random.Generator, draws: int = 2000) -> Values:
         """Means of resampled planes: circular block bootstrap (Politis & Romano 1992).
 
@@ -71,7 +76,8 @@ class Runs:
 
         The quantiles of what was drawn, further from `value` by three factors: few runs are spread less around their
         own mean than around the true one, and are known less well (t instead of normal quantiles: Hesterberg, The
-        American Statistician 69:371, 2015, section 3.2), and runs that follow each other are a little correlated.
+        American Statistician 69:371, 2015, section 3.2), and runs that follow each other are a little correlated (by
+        this at most twice as far).
 
         Parameters
         ----------

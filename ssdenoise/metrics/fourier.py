@@ -11,7 +11,8 @@ from scipy import fft
 
 from ssdenoise.metrics.error import Image
 
-#: Rings (in 3-D shells) of equal width from frequency 0 to half a cycle per voxel.
+#: Rings (in 3-D shells) of equal width from frequency 0 to half a cycle per voxel; of small images fewer, as they have
+#: fewer frequencies.
 RINGS = 64
 
 
@@ -21,9 +22,9 @@ class Rings:
 
     Attributes
     ----------
-    cross : array of shape (RINGS,)
+    cross : array of shape (rings,)
         Of the real part of a * conj(b).
-    first, second : array of shape (RINGS,)
+    first, second : array of shape (rings,)
         Of |a|**2 and |b|**2.
     """
 
@@ -38,13 +39,14 @@ class Rings:
         x, y = (fft.rfftn((image - image.mean(dtype=np.float64)) * taper) for image in (a, b))
         frequencies = [fft.fftfreq(n) for n in a.shape[:-1]] + [fft.rfftfreq(a.shape[-1])]
         squares = reduce(np.add.outer, [np.square(f) for f in frequencies])
-        ring = (np.sqrt(squares) * (2 * RINGS)).astype(np.intp).ravel()
+        rings = max(1, min(RINGS, min(a.shape) // 2))
+        ring = np.minimum(np.sqrt(squares) * (2 * rings), rings).astype(np.intp).ravel()
         # of the coefficients that a real image has twice, one is there
         times = np.where((frequencies[-1] == 0) | (frequencies[-1] == 0.5), 1.0, 2.0)
 
         def total(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
             # the corners are beyond half a cycle per voxel
-            return np.bincount(ring, (values * times).ravel(), RINGS + 1)[:RINGS].astype(np.float64)
+            return np.bincount(ring, (values * times).ravel(), rings + 1)[:rings].astype(np.float64)
 
         return cls(total((x * y.conj()).real), total(np.abs(x) ** 2), total(np.abs(y) ** 2))
 
@@ -67,8 +69,9 @@ def ring_correlation(rings: Rings) -> npt.NDArray[np.float64]:
 def resolution(correlation: npt.NDArray[np.float64], threshold: float = 1 / 7) -> float:
     """Finest period, in voxels, up to which images agree: 2 (every frequency) or more; NaN where they never do.
 
-    Where the correlation first falls under the threshold, between the middles of two rings; Rosenthal & Henderson
-    (Journal of Molecular Biology 333:721, 2003) give reasons for 1/7.
+    Where the correlation first falls under the threshold, between the middles of two rings. Rosenthal & Henderson
+    (Journal of Molecular Biology 333:721, 2003) give reasons for 1/7 between two halves of the data, which is 0.5
+    between their sum and the truth.
     """
     middles = (np.arange(len(correlation)) + 0.5) / (2 * len(correlation))
     known = np.isfinite(correlation)

@@ -31,11 +31,12 @@ def paired(a: Values, b: Values) -> tuple[float, float]:
     difference = a - b
     if len(difference) < 6:
         return float("nan"), float("nan")
-    if not difference.any():
+    difference = difference[difference != 0]  # as the test does
+    if not len(difference):
         return 1.0, 0.0
     ranks = stats.rankdata(np.abs(difference))
     effect = float(np.sum(np.sign(difference) * ranks) / ranks.sum())
-    return float(stats.wilcoxon(a, b).pvalue), effect
+    return float(stats.wilcoxon(difference).pvalue), effect
 
 
 def holm(p: Sequence[float]) -> Values:
@@ -47,6 +48,11 @@ def holm(p: Sequence[float]) -> Values:
     if tested.any():
         values[tested] = multipletests(values[tested], method="holm")[1]
     return values
+
+
+def least_p(pairs: int, tests: int) -> float:
+    """The smallest p value that so many pairs can reach, the first of so many tests corrected together."""
+    return min(1.0, tests * 2.0 ** (1 - pairs))
 
 
 def run_means(values: Values, block: int) -> Values:

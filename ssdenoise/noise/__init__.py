@@ -1,4 +1,4 @@
-"""Noise: its parameters, how to draw it, how to split photon counts. NumPy only."""
+"""Noise: its parameters, how to draw it, how to split photon counts."""
 
 from ssdenoise.noise.drawing import synthesize
 from ssdenoise.noise.kinds import (

@@ -30,7 +30,7 @@ def synthesize(
         Shape of the volume, TCZYX.
     region : Region
         The voxels wanted.
-    noise : KindOfNoise
+    noise : AnyNoise
         What to draw, resolved.
     key : tuple
         What the random streams derive from, such as (seed, dataset, noise level, realization).

@@ -14,10 +14,10 @@ from ssdenoise.config.specs import ReportSpec
 from ssdenoise.errors import SsdenoiseError
 from ssdenoise.provenance import code_hash, read_json, write_text
 from ssdenoise.report.collect import Missing, Scene, missing, scenes_of
-from ssdenoise.report.facts import advice, denoised_facts, made_by, noise_facts, origins, volume_facts
+from ssdenoise.report.facts import advice, choices, denoised_facts, made_by, noise_facts, origins, volume_facts
 from ssdenoise.report.page import page
 from ssdenoise.report.slices import viewer
-from ssdenoise.report.table import Table, comparison
+from ssdenoise.report.table import Table, comparison, tested, trusted
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +57,8 @@ def report(spec: ReportSpec, run: Path, output: Path, *, unfinished: bool = Fals
         "missing": lacking,
         "unfinished": unfinished or bool(lacking),
         "table": table,
+        "tested": tested(run) if table and not lacking else [],
+        "trusted": trusted(run) if table and not lacking else [],
         "run_figures": figures[""],
         "scenes": [_scene(scene, number, figures[scene.title]) for number, scene in enumerate(scenes)],
         "origins": (records := origins(scenes)),
@@ -130,6 +132,7 @@ def _scene(scene: Scene, number: int, figures: list[dict[str, Any]]) -> dict[str
         "recommended": entry,
         "why": why,
         "warnings": warnings,
+        "choices": choices(scene),
         "denoised": denoised_facts(scene),
     }
 

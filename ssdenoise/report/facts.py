@@ -84,6 +84,12 @@ def percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
+def choices(scene: Scene) -> list[tuple[str, str]]:
+    """Method entries that were chosen among others, and why."""
+    found = [(entry, scene.job(entry, seed) / "choice.json") for entry, seed in scene.jobs]
+    return [(entry, str(read_json(file)["says"])) for entry, file in found if file.is_file()]
+
+
 def denoised_facts(scene: Scene) -> list[Row]:
     """Of each denoised volume: type, and shares of its voxels that were clipped and that were copied."""
     rows = []

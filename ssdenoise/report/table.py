@@ -100,6 +100,42 @@ def comparison(run: Path, scenes: Sequence[Scene]) -> Table | None:
     return Table(*_laid_out(table.iloc[order]), caption)
 
 
+def tested(run: Path) -> list[tuple[str, list[str]]]:
+    """Rows of the paired tests in `summary.csv`: what is compared, and its figures; none where nothing was tested."""
+    if not (run / "summary.csv").is_file():
+        return []
+    rows = pd.read_csv(run / "summary.csv", dtype={key: str for key in KEYS[:3]}, keep_default_na=False, na_values=[""])
+    rows = rows[rows["psnr_difference"].notna() & (rows["method"] != "noisy")]
+    found = []
+    for _, row in rows.iterrows():
+        what = f"{row['dataset']} {row['noise']}: {row['method']} to {row['baseline']}"
+        figures = (f"{row['psnr_difference']:+.2f}", _or_dash(row["p_value"]), _or_dash(row["effect_size"]))
+        found.append((what, [text.replace("-", "−") for text in figures]))
+    return found
+
+
+def trusted(run: Path) -> list[tuple[str, list[str]]]:
+    """Rows of `criteria.csv`: criterion, tau, where its favourite was good, its bias, and what it assumes."""
+    if not (run / "criteria.csv").is_file():
+        return []
+    return [
+        (
+            row["criterion"],
+            [
+                _or_dash(row["kendall_tau"]).replace("-", "−"),
+                f"{row['right']} of {row['cells']}",
+                _or_dash(row["bias_db"]).replace("-", "−"),
+                row["assumes"],
+            ],
+        )
+        for _, row in pd.read_csv(run / "criteria.csv").iterrows()
+    ]
+
+
+def _or_dash(value: float) -> str:
+    return "–" if pd.isna(value) else f"{value:.2g}"
+
+
 def _is_up_to_date(run: Path, files: Sequence[Path]) -> bool:
     """Whether the comparison was made of all the scores there are."""
     if not (run / "comparison.csv").is_file() or not (run / "comparison.json").is_file():

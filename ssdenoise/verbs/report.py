@@ -15,13 +15,12 @@ def figures(
     title: Annotated[str, typer.Option(help="DATASET/NOISE, as they stand in the comparison.")],
     noisy: Store,
     calibration: Calibration,
-    comparison: Annotated[Path, typer.Option(help="The run's comparison.csv.")],
     output: Annotated[Path, typer.Option(help="Folder to write images.png and so on to.", callback=no_file)],
     entries: Annotated[
         list[str],
         typer.Argument(
-            help="NAME=FOLDER of each method entry, the folder that `denoise` wrote; NAME=FOLDER=MODEL where the "
-            "model's folder is another."
+            help="NAME=FOLDER of each method entry, the folder that `denoise` and `score` wrote; NAME=FOLDER=MODEL "
+            "where the model's folder is another."
         ),
     ],
     truth: Annotated[
@@ -40,7 +39,7 @@ def figures(
         if len(paths) not in (1, 2):
             raise typer.BadParameter(f"{entry!r} is neither NAME=FOLDER nor NAME=FOLDER=MODEL")
         folders[name], models[name] = Path(paths[0]), Path(paths[-1])
-    figures(title, noisy, calibration, folders, truth, comparison, output, models=models, fitted=fitted)
+    figures(title, noisy, calibration, folders, truth, output, models=models, fitted=fitted)
 
 
 @stage()

@@ -68,6 +68,29 @@ def test_the_chosen_model_is_the_better_one(tmp_path: Path) -> None:
     assert description["provenance"]["seconds"] >= sum(seconds)
 
 
+def test_parts_without_hidden_voxels_and_most_parts_against_the_mean() -> None:
+    rng = np.random.default_rng(0)
+    a = pd.DataFrame({"blind_error": rng.uniform(90, 110, 24), "blind_voxels": 1.0})
+    b = a * [0.9, 1]
+    b.loc[5, "blind_error"] = 1000  # on most parts the better, on the whole the worse
+    for rows in (a, b):
+        rows.loc[len(rows)] = 0.0  # a narrow part at the end of a plane
+    best, other = ranked({"a": a, "b": b}, "blind_error")
+    assert best.entry == "a"
+    assert other.p_value is not None
+    assert other.p_value < 0.05
+    assert other.tie
+    worse = ranked({"a": a, "c": a * [2, 1]}, "blind_error")[1]
+    assert not worse.tie
+
+
+def test_an_error_below_zero_is_told() -> None:
+    rows = pd.DataFrame({"risk": [-5.0] * 8, "voxels": 1.0})
+    assert "below 0: the noise that was calibrated is stronger" in sentence(
+        ranked({"a": rows, "b": rows + 1}, "risk"), "risk"
+    )
+
+
 def project(tmp_path: Path, methods: dict[str, object], sheet: str = "dataset\tnoisy\na\tv.npy\n") -> Project:
     np.save(tmp_path / "v.npy", np.zeros((3, 20, 20), np.uint8))
     (tmp_path / "sheet.tsv").write_text(sheet)

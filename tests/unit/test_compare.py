@@ -134,7 +134,9 @@ def test_seeds_are_aggregated(tmp_path: Path, errors: np.ndarray) -> None:
     assert score.dims == ("dataset", "noise", "method", "seed", "metric")
     value = score.sel({"dataset": "d", "noise": "n", "method": "a", "seed": 1, "metric": "psnr"})
     assert float(value) == pytest.approx(each["psnr"][2], rel=1e-5)
-    assert np.isnan(score.sel({"method": "noisy", "seed": 1, "metric": "psnr"})).all()
+    for seed in (0, 1):  # the input is that of all seeds
+        value = score.sel({"dataset": "d", "noise": "n", "method": "noisy", "seed": seed, "metric": "psnr"})
+        assert float(value) == pytest.approx(each["psnr"][0], rel=1e-5)
 
 
 def test_what_was_probed_stands_beside(tmp_path: Path, errors: np.ndarray) -> None:
@@ -153,7 +155,8 @@ def test_what_was_probed_stands_beside(tmp_path: Path, errors: np.ndarray) -> No
     )
     assert found.loc["a", "risk_psnr"] == pytest.approx(20 * np.log10(255 / np.sqrt(10)), rel=1e-5)
     assert found.loc["noisy", ["risk", "risk_psnr", "thinned_error"]].isna().all()
-    assert "risk/dB" in (tmp_path / "out" / "comparison.md").read_text()
+    assert found.loc["a", "risk_gain"] == pytest.approx(10 * np.log10(1 / 10), rel=1e-5)
+    assert "est. gain/dB" in (tmp_path / "out" / "comparison.md").read_text()
 
 
 def test_an_automatic_choice_is_named_and_is_no_rival(tmp_path: Path, errors: np.ndarray) -> None:
@@ -182,8 +185,40 @@ def test_the_error_is_split_into_bias_and_variance_over_seeds(tmp_path: Path) ->
         parts.append(rows_for("a", error.mean(axis=1), seed, sibling_difference=difference.mean(axis=1)))
     found = compared(tmp_path, parts, spec_for())
     assert found.loc["a", "seed_variance"] == pytest.approx(4, rel=0.02)
-    assert found.loc["a", "bias_square"] == pytest.approx(9, rel=0.02)
-    assert np.isnan(found.loc["noisy", "bias_square"])
+    assert found.loc["a", "error_beyond_seeds"] == pytest.approx(9, rel=0.02)
+    assert np.isnan(found.loc["noisy", "error_beyond_seeds"])
+
+
+def test_what_one_plane_rules_is_not_the_best(tmp_path: Path) -> None:
+    """`a` has the smaller pooled error, but `b` is better on all planes but one."""
+    rng = np.random.default_rng(0)
+    a = rng.uniform(90, 110, 24)
+    b = a * 0.9
+    b[5] = 1000
+    found = compared(tmp_path, [rows_for("noisy", a * 9), rows_for("a", a), rows_for("b", b)], spec_for())
+    assert found.loc["a", "psnr"] > found.loc["b", "psnr"]
+    assert found.loc["b", "p_value"] < 0.05
+    assert found.loc["b", "effect_size"] > 0.5
+    assert not found["best"].any()
+
+
+def test_what_too_few_planes_cannot_tell_is_named(tmp_path: Path) -> None:
+    errors = np.linspace(90, 110, 7)
+    parts = [rows_for("noisy", errors * 9)] + [rows_for(m, errors * f) for m, f in (("a", 1.0), ("b", 1.2), ("c", 2.0))]
+    found = compared(tmp_path, parts, spec_for(bootstrap_block=1))
+    assert found.loc["b", "least_p"] == pytest.approx(6 * 2 / 2**7)
+    assert not found["best"].any()
+    page = (tmp_path / "out" / "comparison.md").read_text()
+    assert "out of reach, for too few planes that differ, of d, n." in page
+
+
+def test_of_a_reference_in_other_units_no_error_in_those_of_the_noisy_volume_is_told(tmp_path: Path) -> None:
+    errors = np.linspace(90, 110, 12)
+    columns = {"reference_fit": "affine", "pair_error": 200.0, "pair_difference": 300.0, "sibling_difference": 5.0}
+    columns |= {"unfitted_error": 9.0, "stated_variance": 9.0, "within_95": 0.9}
+    found = compared(tmp_path, [rows_for("noisy", errors * 9, **columns), rows_for("a", errors, **columns)], spec_for())
+    assert found.loc["a", ["upsnr", "seed_variance", "z_rms", "within_95", "error_beyond_seeds"]].isna().all()
+    assert np.isfinite(found.loc["a", "psnr"])
 
 
 def test_files_are_found_by_what_is_expected(tmp_path: Path) -> None:
@@ -252,20 +287,21 @@ def test_resolution_is_where_the_correlation_falls_under_the_threshold() -> None
 
 
 def test_figures_of_the_run_are_drawn_or_say_why_not(tmp_path: Path, errors: np.ndarray) -> None:
-    def of(noise: str, strength: float) -> list[pd.DataFrame]:
+    def of(dataset: str, strength: float) -> list[pd.DataFrame]:
         costs = {"train_seconds": 3.0, "denoise_seconds": 1.0}
-        return [rows_for("noisy", errors * 9 * strength, noise=noise)] + [
-            rows_for(name, errors * f * strength, noise=noise, **costs) for name, f in (("a", 1), ("b", 1.1), ("c", 2))
+        return [rows_for("noisy", errors * 9 * strength, dataset=dataset)] + [
+            rows_for(name, errors * f * strength, dataset=dataset, **costs)
+            for name, f in (("a", 1), ("b", 1.1), ("c", 2))
         ]
 
     sizes = {}
-    for case, parts in (("one", of("low", 1)), ("two", of("low", 1) + of("high", 4))):
+    for case, parts in (("one", of("d", 1)), ("two", of("d", 1) + of("e", 4))):
         (tmp_path / case).mkdir()
         compared(tmp_path / case, parts, spec_for())
         out = tmp_path / case / "out"
         sizes[case] = {name: (out / f"{name}.png").stat().st_size for name in ("levels", "cost", "ranks")}
         assert all((out / f"{name}.pdf").read_bytes().startswith(b"%PDF") for name in sizes[case])
-    assert sizes["two"]["ranks"] > 1.2 * sizes["one"]["ranks"]  # which says that one cell is too few
+    assert sizes["two"]["ranks"] > 1.2 * sizes["one"]["ranks"]  # which says that one dataset is too few
     assert min(sizes["two"].values()) > 8000
 
 

@@ -9,8 +9,11 @@ from ssdenoise.energy import Energy
 
 def counters(folder: Path, *values: int, most: int = 1_000_000) -> None:
     for index, value in enumerate(values):
-        for name in (f"intel-rapl:{index}", f"intel-rapl:{index}:0"):  # a package, and a part of it
+        # a package, the part of it that its cores are, and all of the machine once more
+        for name, kind in ((f"{index}", f"package-{index}"), (f"{index}:0", "core"), (f"9{index}", "psys")):
+            name = f"intel-rapl:{name}"
             (folder / name).mkdir(parents=True, exist_ok=True)
+            (folder / name / "name").write_text(f"{kind}\n")
             (folder / name / "energy_uj").write_text(f"{value}\n")
             (folder / name / "max_energy_range_uj").write_text(f"{most}\n")
 

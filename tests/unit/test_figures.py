@@ -25,7 +25,7 @@ def drawn(run: Path, output: Path, *, truth: bool = True, fitted: bool = False) 
     entries = {name: folder / name / "seed-0" for name in ("gaussian", "hqssl")}
     reference = run / "cells" / "reference.ome.zarr" if truth else None
     noisy, calibration = folder / "noisy-0.ome.zarr", folder / "calibration.json"
-    figures("cells/measured", noisy, calibration, entries, reference, run / "comparison.csv", output, fitted=fitted)
+    figures("cells/measured", noisy, calibration, entries, reference, output, fitted=fitted)
     return {path.name for path in output.iterdir()}
 
 

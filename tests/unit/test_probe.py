@@ -16,8 +16,8 @@ from ssdenoise import probe as stage
 from ssdenoise.calibrate import calibrate
 from ssdenoise.config.specs import CalibrateSpec, ProbeSpec
 from ssdenoise.errors import FormatError
+from ssdenoise.grid import Region
 from ssdenoise.metrics import psnr
-from ssdenoise.metrics.fourier import RINGS
 from ssdenoise.metrics.risk import risk
 from ssdenoise.noise import NoiseModel
 from ssdenoise.probe import probe
@@ -105,10 +105,31 @@ def test_all_methods_get_the_same_parts_and_hidden_voxels(tmp_path: Path) -> Non
     assert not np.allclose(tables[0]["risk"], tables[1]["risk"])
     again = probe(spec_for("median"), volume.path, calibration, model, tmp_path / "again.parquet")
     pd.testing.assert_frame_equal(again, tables[1])
-    assert len(tables[1]["rings_thinned_cross"].iloc[0]) == RINGS
+    assert len(tables[1]["rings_thinned_cross"].iloc[0]) == stage.PART // 2
     # photons: another estimate of the error, with four fifths of them
     sums = tables[1].sum(numeric_only=True)
     assert sums["thinned_error"] == pytest.approx(sums["risk"], rel=0.5)
+
+
+def test_the_same_voxels_are_hidden_however_far_a_network_looks() -> None:
+    hidden = []
+    for halo in (36, 3, 0):
+        y, x = slice(256 - halo, 320 + halo), slice(128 - halo, 192 + halo)
+        region = (slice(0, 1), slice(0, 1), slice(0, 1), y, x)
+        inside = (*region[:3], slice(halo, 64 + halo), slice(halo, 64 + halo))
+        voxels, seen = np.ones((1, 1, 1, 64 + 2 * halo, 64 + 2 * halo)), []
+
+        def run(noisy: np.ndarray, inside: Region, seen: list[np.ndarray] = seen) -> np.ndarray:
+            seen.append(noisy[inside])
+            return noisy[inside]
+
+        voxels[..., ::2, :] = 5  # what is hidden gets the mean of its neighbours
+        noise = [NoiseModel(gain=0, offset=0, read_noise=1)]
+        maps = stage._blind(voxels, region, inside, run, noise, ("d", "n"))  # type: ignore[arg-type]
+        hidden.append(maps["blind_voxels"])
+        assert len(seen) == stage.PLACES
+    for other in hidden[1:]:
+        np.testing.assert_array_equal(other, hidden[0])
 
 
 def test_a_large_volume_is_sampled(tmp_path: Path) -> None:

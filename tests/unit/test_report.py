@@ -192,7 +192,7 @@ def test_values_of_the_viewers_cannot_end_their_script() -> None:
     viewers[0]["said"] = {"where": "", "uncertainty": ""}
     viewers[0]["ranges"] = [""]
     one = {"id": "s", "dataset": "d", "noise": "n", "figures": [], "volume": [], "channels_and_noise": None}
-    one |= {"recommended": "", "why": "", "warnings": [], "denoised": []}
+    one |= {"recommended": "", "why": "", "warnings": [], "choices": [("best", "because")], "denoised": []}
     content = dict.fromkeys(("missing", "unfinished", "run_figures", "origins", "made_by", "commits", "commands"), ())
     text = page(content | {"run": "r", "summary": "", "table": None, "code": "", "scenes": [one], "viewers": viewers})
     assert json.loads(Parsed(text).data["s-data"])["title"] == "</script><b>"

@@ -34,7 +34,7 @@ def test_levels_of_every_kind_are_synthesized(tmp_path: Path) -> None:
     (workflow.folder / "datasets.tsv").write_text("dataset\tclean\nbench\tclean.npy\n")
     assert {"synthesize", "calibrate", "score_noisy", "compare"} <= set(workflow.planned())
     stores = {name: f"results/tiny/bench/{name}/noisy-0.ome.zarr/zarr.json" for name in levels}
-    third = "results/tiny/bench/gaussian/noisy-2.ome.zarr/zarr.json"  # the workflow uses two; more are to be had
+    third = "results/tiny/bench/gaussian/noisy-2.ome.zarr/zarr.json"  # which no model sees
     workflow.run(*stores.values(), third)
     clean = np.load(workflow.folder / "clean.npy").astype(float)
     for name, store in stores.items():

@@ -382,6 +382,12 @@ def shown_stores(wildcards):
     ]
 
 
+def shown_scores(wildcards):
+    """Scores of the noisy volume and of what the figures show."""
+    noisy = f"results/{RUN}/{wildcards.dataset}/{wildcards.noise}/noisy-scores.parquet"
+    return [noisy, *(f"{path}/scores.parquet" for path in shown(wildcards).values())]
+
+
 def shown_folders(wildcards):
     """Method entry and folder, and that of its model where it is another."""
     found, seed = [], PROJECT.config.seeds[0]

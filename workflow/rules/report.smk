@@ -4,7 +4,7 @@ rule figures:
         stores=shown_stores,
         truth=truth,
         calibration=f"results/{RUN}/{{dataset}}/{{noise}}/calibration.json",
-        comparison=f"results/{RUN}/comparison.csv",
+        scores=shown_scores,
     output:
         *drawn(*ALWAYS),
     log:
@@ -26,7 +26,7 @@ rule figures:
         fitted=fitted,
     shell:
         "python -m ssdenoise figures --title {wildcards.dataset}/{wildcards.noise} --noisy {input.noisy}"
-        " --calibration {input.calibration} --comparison {input.comparison} {params.truth} {params.fitted}"
+        " --calibration {input.calibration} {params.truth} {params.fitted}"
         " --output {params.folder} {params.entries:q} 2> {log}"
 
 
