@@ -113,6 +113,16 @@ def test_a_run_that_fails_has_a_report_that_says_why_and_the_next_one_completes_
     assert report.read_text().count('<div class="viewer"') == 4
 
 
+def test_another_noise_level_runs_its_own_cells_only(copied: Workflow) -> None:
+    levels = {"gaussian": {"kind": "gaussian", "sigma": 60}, "more": {"kind": "gaussian", "sigma": 90}}
+    copied.configure(noise=levels)
+    plan = copied.run("--dry-run").stdout
+    told = [line for line in plan.splitlines() if line.strip().startswith("wildcards:") and "noise=" in line]
+    assert told
+    assert all("noise=more" in line for line in told)
+    assert {"compare", "report", "figures_uncertain", "train"} <= set(copied.planned())
+
+
 def test_an_option_of_one_method_reruns_that_method_only(copied: Workflow) -> None:
     methods = yaml.safe_load((copied.folder / "config.yaml").read_text())["methods"]
     methods["n2v"]["radius"] = 2
