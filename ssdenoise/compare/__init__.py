@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import zarr
 
-from ssdenoise.compare.criteria import trust
+from ssdenoise.compare.criteria import CLOSE, choices, trust
 from ssdenoise.compare.figure import draw
-from ssdenoise.compare.printing import TRUST, caption, html, latex, markdown, printed
+from ssdenoise.compare.printing import CHOICES, TRUST, caption, html, latex, markdown, printed
 from ssdenoise.compare.rows import Cell, probed, seed_row
 from ssdenoise.compare.summary import summarised
 from ssdenoise.config.specs import CompareSpec
@@ -144,7 +144,13 @@ def _print(spec: CompareSpec, table: pd.DataFrame, summary: pd.DataFrame, output
         says = says.drop(columns="cells").rename(
             columns={"kendall_tau": "tau", "right": "best or close", "bias_db": "bias/dB"}
         )
-        page += f"\n{says.to_markdown(index=False, floatfmt='+.2f')}\n\n{TRUST.format(cells=trusted['cells'].max())}\n"
+        says = says.astype(object).where(says.notna(), None)
+        page += f"\n{says.to_markdown(index=False, floatfmt='+.2f', missingval='-')}\n\n{TRUST.format(cells=trusted['cells'].max())}\n"
+    if len(made := choices(table)):
+        head = made.rename(
+            columns={"best": "best by PSNR", "close": f"within {CLOSE} dB", "behind": "at most behind/dB"}
+        )
+        page += f"\n{head.to_markdown(index=False, floatfmt='.2f')}\n\n{CHOICES}\n"
     write_text(output / "comparison.md", page)
     write_text(output / "comparison.tex", latex(shown, best, text))
     write_text(output / "comparison.html", html(shown, best, text, spec.run))

@@ -108,3 +108,32 @@ def trust(table: pd.DataFrame) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(found, columns=["criterion", "kendall_tau", "right", "cells", "bias_db", "assumes"])
+
+
+def choices(table: pd.DataFrame) -> pd.DataFrame:
+    """What `auto` entries chose against what was best by PSNR, where that is known.
+
+    Parameters
+    ----------
+    table : DataFrame
+        The comparison, one row for each dataset, noise level, method entry and seed.
+
+    Returns
+    -------
+    DataFrame
+        For each entry, method chosen and best method of the run: the number of cells, in how many of them the chosen
+        one is within `CLOSE` dB of the best, and how far behind it is at most.
+    """
+    made = table[table["chosen"].notna() & table["psnr"].notna()]
+    found = []
+    for _, row in made.iterrows():
+        others = table[(table["dataset"] == row["dataset"]) & (table["noise"] == row["noise"]) & table["chosen"].isna()]
+        others = others[others["method"] != "noisy"].sort_values("seed", key=lambda seed: seed != row["seed"])
+        scores = others.drop_duplicates("method").set_index("method")["psnr"]
+        if row["chosen"] in scores:
+            behind = scores.max() - scores[row["chosen"]]
+            found.append({"entry": row["method"], "chosen": row["chosen"], "best": scores.idxmax(), "behind": behind})
+    if not found:
+        return pd.DataFrame(columns=["entry", "chosen", "best", "cells", "close", "behind"])
+    groups = pd.DataFrame(found).groupby(["entry", "chosen", "best"], sort=False)["behind"]
+    return groups.agg(cells="count", close=lambda behind: int((behind <= CLOSE).sum()), behind="max").reset_index()

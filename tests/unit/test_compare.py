@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 from ssdenoise.compare import compare, files_of
-from ssdenoise.compare.criteria import trust
+from ssdenoise.compare.criteria import choices, trust
 from ssdenoise.compare.figure import _groups
 from ssdenoise.config.specs import CompareSpec, Expected
 from ssdenoise.errors import ConfigError
@@ -309,3 +309,17 @@ def test_bars_join_what_may_be_equal() -> None:
     assert _groups([1.0, 1.5, 2.4, 4.0], 1.0) == [(0, 1), (1, 2)]
     assert _groups([1.0, 1.1, 1.2], 1.0) == [(0, 2)]
     assert _groups([1.0, 3.0], 1.0) == []
+
+
+def test_what_was_chosen_is_held_against_what_was_best(tmp_path: Path, errors: np.ndarray) -> None:
+    parts = []
+    for noise, factors in (("n", {"a": 1.0, "b": 1.01, "c": 3.0}), ("m", {"a": 1.0, "b": 2.0, "c": 3.0})):
+        parts += [rows_for(name, errors * factor, noise=noise) for name, factor in factors.items()]
+        parts += [rows_for("noisy", errors * 9, noise=noise)]
+        parts += [rows_for("best", errors * factors["b"], noise=noise, chosen="b")]
+    compared(tmp_path, parts, spec_for())
+    (row,) = choices(pd.read_csv(tmp_path / "out" / "comparison.csv")).to_dict("records")
+    assert (row["entry"], row["chosen"], row["best"], row["cells"], row["close"]) == ("best", "b", "a", 2, 1)
+    assert row["behind"] == pytest.approx(10 * np.log10(2), rel=1e-4)
+    page = (tmp_path / "out" / "comparison.md").read_text()
+    assert "| entry   | chosen   | best by PSNR   |   cells |   within 0.15 dB |   at most behind/dB |" in page
