@@ -49,13 +49,17 @@ VOXELS_PER_SECOND = 2e6
 RUNS = 8
 
 #: MB of a process of each stage without a network, and at most, on volumes of any size: measured on volumes of 1 MB to
-#: 4 GiB in shards of the default size (`make bench ONLY=memory`).
+#: 4 GiB in shards of the default size (`make bench ONLY=memory`; the last four on the demo's).
 STAGES = {
     "ingest": (250, 1100),
     "synthesize": (130, 500),
     "calibrate": (200, 1350),
     "commit": (100, 550),
     "score": (300, 650),
+    "choose": (300, 300),
+    "compare": (500, 1000),
+    "figures": (400, 1000),
+    "report": (400, 1000),
 }
 
 #: Minutes for what is to be read from elsewhere, whose size is not known.
@@ -118,7 +122,6 @@ def traced(method: Method, ndim: int, channels: int) -> Traced:
         net.train()
         step_bytes, step_flop = footprint(step), _flop(step)
         net.eval()
-        fuse(net)  # as it will run
         size = [ceil_to(n, s) for n, s in zip(TRACED[3 - ndim :], net.stride, strict=True)]
         noisy = torch.zeros(1, channels, *size)
 
@@ -126,7 +129,10 @@ def traced(method: Method, ndim: int, channels: int) -> Traced:
         def estimate() -> None:
             method.estimate(net, noisy)
 
-        per_voxel = footprint(estimate) / math.prod(size), _flop(estimate) / math.prod(size)
+        flop = _flop(estimate)  # before layers are fused, which then are none that is counted
+        fuse(net)  # as it will run
+        voxels = math.prod(size)
+        per_voxel = footprint(estimate) / voxels, flop / voxels
     return Traced(step_bytes, step_flop, *per_voxel, tuple(net.halo), tuple(net.stride))
 
 

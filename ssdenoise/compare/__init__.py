@@ -138,22 +138,29 @@ def _print(spec: CompareSpec, table: pd.DataFrame, summary: pd.DataFrame, output
     text, shown, best = caption(spec, table, summary), printed(summary), summary["best"]
     trusted = trust(table)
     write_text(output / "criteria.csv", trusted.to_csv(index=False, float_format="%.3f"))
-    page = f"# {spec.run}\n\n{markdown(shown, best)}\n\n{text}\n"
-    if len(trusted):
-        says = trusted.assign(right=[f"{r} of {n}" for r, n in zip(trusted["right"], trusted["cells"], strict=True)])
-        says = says.drop(columns="cells").rename(
-            columns={"kendall_tau": "tau", "right": "best or close", "bias_db": "bias/dB"}
-        )
-        says = says.astype(object).where(says.notna(), None)
-        page += f"\n{says.to_markdown(index=False, floatfmt='+.2f', missingval='-')}\n\n{TRUST.format(cells=trusted['cells'].max())}\n"
-    if len(made := choices(table)):
-        head = made.rename(
-            columns={"best": "best by PSNR", "close": f"within {CLOSE} dB", "behind": "at most behind/dB"}
-        )
-        page += f"\n{head.to_markdown(index=False, floatfmt='.2f')}\n\n{CHOICES}\n"
+    page = f"# {spec.run}\n\n{markdown(shown, best)}\n\n{text}\n{_trust(trusted)}{_choices(choices(table))}"
     write_text(output / "comparison.md", page)
     write_text(output / "comparison.tex", latex(shown, best, text))
     write_text(output / "comparison.html", html(shown, best, text, spec.run))
+
+
+def _trust(trusted: pd.DataFrame) -> str:
+    """How far each score without a reference can be trusted, as Markdown."""
+    if trusted.empty:
+        return ""
+    says = trusted.assign(right=[f"{r} of {n}" for r, n in zip(trusted["right"], trusted["cells"], strict=True)])
+    heads = {"kendall_tau": "tau", "right": "best or close", "bias_db": "bias/dB"}
+    says = says.drop(columns="cells").rename(columns=heads).astype(object)
+    shown = says.where(says.notna(), None).to_markdown(index=False, floatfmt="+.2f", missingval="-")
+    return f"\n{shown}\n\n{TRUST.format(cells=trusted['cells'].max())}\n"
+
+
+def _choices(made: pd.DataFrame) -> str:
+    """What automatic entries chose, as Markdown."""
+    if made.empty:
+        return ""
+    heads = {"best": "best by PSNR", "close": f"within {CLOSE} dB", "behind": "at most behind/dB"}
+    return f"\n{made.rename(columns=heads).to_markdown(index=False, floatfmt='.2f')}\n\n{CHOICES}\n"
 
 
 def to_xarray(table: pd.DataFrame):  # type: ignore[no-untyped-def]

@@ -48,6 +48,9 @@ UNCERTAIN = [
 #: Figures of the whole run.
 OF_THE_RUN = ("levels", "cost", "ranks")
 
+#: Memory of Snakemake itself, in MB, which an executor starts twice around a job on another machine.
+SNAKEMAKE_MB = 1200
+
 #: Figures of every scene.
 ALWAYS = ("images", "worst", "profiles", "residuals", "training")
 
@@ -150,7 +153,8 @@ def asked(what, of):
     """A resource of a rule, more of it at each attempt; `what` is an attribute of its needs."""
 
     def amount(wildcards, input, threads, attempt):
-        return attempt * math.ceil(getattr(of(wildcards, input, threads), what))
+        own = attempt * math.ceil(getattr(of(wildcards, input, threads), what))
+        return own + SNAKEMAKE_MB * (what == "memory_mb" and not workflow.local_exec)
 
     return amount
 

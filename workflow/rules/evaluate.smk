@@ -127,8 +127,8 @@ rule compare:
     conda:
         "../envs/ssdenoise.yaml"
     resources:
-        mem_mb=1000,
-        runtime=30,
+        mem_mb=asked("memory_mb", stage_needs("compare")),
+        runtime=asked("minutes", stage_needs("compare")),
     params:
         spec=dump(PROJECT.compare()),
         folder=parent,

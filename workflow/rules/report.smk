@@ -16,8 +16,8 @@ rule figures:
     conda:
         "../envs/ssdenoise.yaml"
     resources:
-        mem_mb=1000,
-        runtime=30,
+        mem_mb=asked("memory_mb", stage_needs("figures")),
+        runtime=asked("minutes", stage_needs("figures")),
     params:
         code=code("figures"),
         truth=option("truth"),
@@ -58,8 +58,8 @@ rule report:
     conda:
         "../envs/ssdenoise.yaml"
     resources:
-        mem_mb=1000,
-        runtime=30,
+        mem_mb=asked("memory_mb", stage_needs("report")),
+        runtime=asked("minutes", stage_needs("report")),
     params:
         spec=report_spec,
         code=code("report"),

@@ -50,8 +50,8 @@ rule choose:
     conda:
         "../envs/ssdenoise.yaml"
     resources:
-        mem_mb=1000,
-        runtime=30,
+        mem_mb=asked("memory_mb", stage_needs("choose")),
+        runtime=asked("minutes", stage_needs("choose")),
     params:
         spec=choose_spec,
         code=lambda _: PROJECT.code("choose"),
