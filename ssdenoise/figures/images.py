@@ -40,7 +40,7 @@ def plot_images(title: str, noisy: Path, entries: Mapping[str, Path], truth: Pat
     uncertainty = {name: path for name, path in uncertainty.items() if (path / "zarr.json").exists()}
     volume = Volume(noisy)
     place = middle(volume.shape)
-    files = {"noisy": noisy.parent / "noisy-scores.parquet"}
+    files = {"noisy": volume.path.parent / "noisy-scores.parquet"}
     files |= {name: folder / "scores.parquet" for name, folder in entries.items()}
     scores = {name: pd.read_parquet(file) for name, file in files.items()}
     images = {

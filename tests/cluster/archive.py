@@ -44,7 +44,7 @@ EDITS = {
     "denoise/__init__.py": {"TILE_VOXELS = 2**24": "TILE_VOXELS = 1"},
     "denoise/crew.py": {
         "IN_FLIGHT = 3": "IN_FLIGHT = 1",
-        "        clock = Clock()\n": "        clock = Clock()\n        __import__('time').sleep(0.5)\n",
+        "        clock = Clock()\n": "        clock = Clock()\n        __import__('time').sleep(2)\n",
     },
     "device.py": {"        if gpu == 0:\n": "        if gpu >= 0:\n"},
 }

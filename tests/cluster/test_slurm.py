@@ -59,9 +59,9 @@ class Watch:
             if ready and of_rule and rule not in self.cancelled:
                 self.slurm.run("scancel", of_rule[0]["JobId"])
                 self.cancelled[rule] = of_rule[0]["JobId"]
-        on_node = [job for job in running if job.get("NodeList") == "cpu1"]
-        if on_node and len(self.cancelled) == 2 and not self.down:
-            self.slurm.run("scontrol", "update", "nodename=cpu1", "state=down", "reason=test")
+        on_nodes = [job["NodeList"] for job in running if job.get("NodeList", "").startswith("cpu")]
+        if on_nodes and len(self.cancelled) == 2 and not self.down:
+            self.slurm.run("scontrol", "update", f"nodename={on_nodes[0]}", "state=down", "reason=test")
             self.down = True
 
 
@@ -144,7 +144,7 @@ def test_a_cancelled_training_goes_on_where_it_was(ran: Ran) -> None:
     told = (ran.workflow.folder / "results" / RUN / "d/measured/n2v/seed-0/logs/train.log").read_text()
     assert "resuming at step" in told
     states = {job["JobId"]: job["JobState"] for job in ran.jobs}
-    assert {states[job] for job in ran.watch.cancelled.values()} <= {"CANCELLED", "FAILED"}
+    assert {states[job] for job in ran.watch.cancelled.values()} == {"CANCELLED"}
 
 
 def test_a_node_that_goes_down_does_not_end_the_run(ran: Ran) -> None:

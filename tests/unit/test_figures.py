@@ -24,7 +24,7 @@ def drawn(run: Path, output: Path, *, truth: bool = True, fitted: bool = False) 
     folder = run / "cells" / "measured"
     entries = {name: folder / name / "seed-0" for name in ("gaussian", "hqssl")}
     reference = run / "cells" / "reference.ome.zarr" if truth else None
-    noisy, calibration = folder / "noisy-0.ome.zarr", folder / "calibration.json"
+    noisy, calibration = folder / "noisy-0.ome.zarr" / "zarr.json", folder / "calibration.json"
     figures("cells/measured", noisy, calibration, entries, reference, output, fitted=fitted)
     return {path.name for path in output.iterdir()}
 
