@@ -35,7 +35,8 @@ def postponed() -> Iterator[Callable[[], bool]]:
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    kinds = (signal.SIGTERM, signal.SIGINT)
+    # what is started in the background may have been told to ignore the keyboard's
+    kinds = [kind for kind in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(kind) != signal.SIG_IGN]
     before = {kind: signal.signal(kind, lambda number, _: came.append(number)) for kind in kinds}
     try:
         yield lambda: bool(came)

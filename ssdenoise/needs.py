@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple, dataclass
 from functools import cache
@@ -25,7 +26,7 @@ from ssdenoise.pieces import SAMPLE as TRACED
 from ssdenoise.pieces import footprint
 from ssdenoise.probe import PIECE_VOXELS as PROBE_VOXELS
 from ssdenoise.probe import SAMPLE, SAMPLES
-from ssdenoise.store import Layout
+from ssdenoise.store import Layout, Volume
 from ssdenoise.train.pool import POOL_BYTES
 
 #: What `calibrate` might have found, for methods that take options from it.
@@ -98,6 +99,25 @@ class Need:
     memory_mb: float
     minutes: float
     gpu_memory_mb: float = 0.0
+
+
+def layout_of(path: str) -> Layout:
+    """Layout of a finished store, from its root `zarr.json`.
+
+    Raises
+    ------
+    FileNotFoundError
+        While there is none; Snakemake then asks again before the job runs.
+    """
+    return _layout(path, os.stat(path).st_mtime_ns)
+
+
+@cache
+def _layout(path: str, changed: int) -> Layout:
+    with open(path) as file:
+        record = json.load(file)["attributes"]["ssdenoise"]
+    # stores of earlier versions do not have it there
+    return Layout.from_json(record["layout"]) if "layout" in record else Volume(path).layout
 
 
 @cache

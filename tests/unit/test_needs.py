@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -109,3 +110,16 @@ def test_traced_inference_takes_what_a_real_one_does(name: str, tmp_path: Path) 
     model = load_model(make_model(tmp_path, volume, name, 2))
     CPU.place_for_inference(model.net)
     assert needs.traced(model.method, 2, 1).voxel_bytes == pytest.approx(bytes_per_voxel(model), rel=1e-6)
+
+
+def test_the_layout_of_a_store_is_told_by_its_record_also_by_that_of_earlier_versions(tmp_path: Path) -> None:
+    volume = make_store(tmp_path, "noisy", scene((1, 1, 4, 32, 32)).astype(np.uint16))
+    path = volume.path / "zarr.json"
+    assert needs.layout_of(str(path)) == volume.layout
+    root = json.loads(path.read_text())
+    del root["attributes"]["ssdenoise"]["layout"]
+    path.write_text(json.dumps(root))
+    assert needs.layout_of(str(path)) == volume.layout
+    with pytest.raises(FileNotFoundError) as found:
+        needs.layout_of(str(tmp_path / "none" / "zarr.json"))
+    assert found.value.filename == str(tmp_path / "none" / "zarr.json")  # by which Snakemake knows its input

@@ -324,13 +324,15 @@ def test_a_job_that_is_told_to_end_keeps_what_it_has_learnt(
         return real(self, net, batch, rng, progress)
 
     monkeypatch.setattr(type(spec.method), "loss", told_at_step_4)
-    before = signal.getsignal(signal.SIGTERM)
+    before = {kind: signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGINT)}
     end_in_order()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(SystemExit if number == signal.SIGTERM else KeyboardInterrupt):
             train(spec, scenes, tmp_path / "told", CPU)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
     assert not (tmp_path / "told" / "model.safetensors").exists()
     monkeypatch.setattr(type(spec.method), "loss", real)
     result = train(spec, scenes, tmp_path / "told", CPU)

@@ -88,6 +88,7 @@ def test_snakemake_s_report_is_one_offline_page(finished: Workflow, tmp_path: Pa
     assert not [part for part in page.split("<script")[1:] if part.lstrip().startswith('src="http')]
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_has_a_report_that_says_why_and_the_next_one_completes_it(copied: Workflow) -> None:
     report = copied.folder / "results" / "tiny" / "report.html"
     source, sheet = copied.folder / "lost.npy", copied.folder / "datasets.tsv"
@@ -187,6 +188,7 @@ def is_job(entry: Path, folder: str, verb: str) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_another_folder_and_a_killed_train_job_give_the_same_digests_and_scores(
     finished: Workflow, tmp_path: Path
 ) -> None:

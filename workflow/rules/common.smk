@@ -1,7 +1,5 @@
 """Configuration, wildcards, and every function that rules use."""
 
-import functools
-import json
 import math
 import os
 import re
@@ -88,19 +86,12 @@ def granted_gpu(rule):
     return given is not None and given.value > 0
 
 
-@functools.cache
-def layout(path):
-    """Layout of a finished store; while there is none, Snakemake asks again before the job runs."""
-    record = json.loads(Path(path).read_text())["attributes"]["ssdenoise"]
-    return needs.Layout.from_json(record["layout"])
-
-
 def train_needs(wildcards, input, threads):
     noisy = [input.noisy] if isinstance(input.noisy, str) else input.noisy
     return needs.train(
         PROJECT.config.methods[wildcards.entry],
         PROJECT.members(wildcards.trained)[0].ndim,
-        tuple(map(layout, noisy)),
+        tuple(map(needs.layout_of, noisy)),
         paired=bool(input.target),
         threads=threads,
         gpu=granted_gpu("train"),
@@ -114,7 +105,7 @@ def denoise_needs(wildcards, input, threads):
         needs.denoise(
             entries[one],
             PROJECT.datasets[wildcards.dataset].ndim,
-            layout(input.noisy),
+            needs.layout_of(input.noisy),
             passes=2 if input.pair else 1,
             slabs=int(wildcards.slabs),
             threads=threads,
@@ -128,7 +119,7 @@ def probe_needs(wildcards, input, threads):
     return needs.probe(
         PROJECT.config.methods[wildcards.entry],
         PROJECT.datasets[wildcards.dataset].ndim,
-        layout(input.noisy),
+        needs.layout_of(input.noisy),
         threads=threads,
         gpu=granted_gpu("probe"),
     )
@@ -144,7 +135,9 @@ def stage_needs(name):
                 name, sum(map(os.path.getsize, files)) if files else None
             )
         stores = [path for path in input if path.endswith(".ome.zarr/zarr.json")]
-        return needs.stage(name, sum(needs.size_of(layout(path)) for path in stores))
+        return needs.stage(
+            name, sum(needs.size_of(needs.layout_of(path)) for path in stores)
+        )
 
     return of
 
