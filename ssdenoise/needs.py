@@ -49,8 +49,9 @@ VOXELS_PER_SECOND = 2e6
 #: Passes of the network over what `probe` samples.
 RUNS = 8
 
-#: MB of a process of each stage without a network, and at most, on volumes of any size: measured on volumes of 1 MB to
-#: 4 GiB in shards of the default size (`make bench ONLY=memory`; the last four on the demo's).
+#: MB of a process of each stage without a network, on small volumes: over the peaks of the demo's jobs (`logs/*.tsv`);
+#: and at most, on volumes of any size: over those on 4 GiB (`make bench ONLY=memory`), but of `synthesize` and of the last
+#: four, which were seen on small volumes only.
 STAGES = {
     "ingest": (250, 1100),
     "synthesize": (130, 500),

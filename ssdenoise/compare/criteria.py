@@ -60,6 +60,18 @@ CRITERIA: Mapping[str, Criterion] = {
 }
 
 
+def _known(table: pd.DataFrame) -> dict[tuple[str, str, int], pd.DataFrame]:
+    """Rows of methods whose PSNR is known, by dataset, noise level and seed; without lots, in those of all seeds."""
+    known = table[table["psnr"].notna() & (table["method"] != "noisy") & table["chosen"].isna()]
+    cells = {}
+    for (dataset, noise), part in known.groupby(["dataset", "noise"], sort=False):
+        for seed in part["seed"].unique():
+            own = part[part["seed"] == seed]
+            others = part[~part["method"].isin(own["method"])].drop_duplicates("method")
+            cells[str(dataset), str(noise), int(seed)] = pd.concat([own, others])
+    return cells
+
+
 def trust(table: pd.DataFrame) -> pd.DataFrame:
     """How well each criterion ranks the methods of datasets whose true PSNR is known.
 
@@ -76,16 +88,12 @@ def trust(table: pd.DataFrame) -> pd.DataFrame:
         within `CLOSE` dB of it; the number of cells; by how much it is above the PSNR, if it is an estimate of that;
         and what it assumes. Empty without such datasets.
     """
-    known = table[table["psnr"].notna() & (table["method"] != "noisy") & table["chosen"].isna()]
-    cells = []
-    for (d, n), part in known.groupby(["dataset", "noise"], sort=False):
-        noisy = table[(table["method"] == "noisy") & (table["dataset"] == d) & (table["noise"] == n)]
-        for seed in part["seed"].unique():
-            own = part[part["seed"] == seed]
-            others = part[~part["method"].isin(own["method"])].drop_duplicates("method")
-            rows = pd.concat([own, others])
-            if len(rows) > 1:
-                cells.append((rows, pd.concat([rows, noisy])))
+    noisy = table[table["method"] == "noisy"].set_index(["dataset", "noise"], drop=False)
+    cells = [
+        (rows, pd.concat([rows, noisy.loc[[(dataset, noise)]]]))
+        for (dataset, noise, _), rows in _known(table).items()
+        if len(rows) > 1
+    ]
     found = []
     for name, criterion in CRITERIA.items():
         taus, close, above = [], [], []
@@ -125,11 +133,10 @@ def choices(table: pd.DataFrame) -> pd.DataFrame:
         one is within `CLOSE` dB of the best, and how far behind it is at most.
     """
     made = table[table["chosen"].notna() & table["psnr"].notna()]
-    found = []
+    found, cells = [], _known(table)
     for _, row in made.iterrows():
-        others = table[(table["dataset"] == row["dataset"]) & (table["noise"] == row["noise"]) & table["chosen"].isna()]
-        others = others[others["method"] != "noisy"].sort_values("seed", key=lambda seed: seed != row["seed"])
-        scores = others.drop_duplicates("method").set_index("method")["psnr"]
+        rows = cells.get((str(row["dataset"]), str(row["noise"]), int(row["seed"])))
+        scores = pd.Series(dtype=float) if rows is None else rows.set_index("method")["psnr"]
         if row["chosen"] in scores:
             behind = scores.max() - scores[row["chosen"]]
             found.append({"entry": row["method"], "chosen": row["chosen"], "best": scores.idxmax(), "behind": behind})
