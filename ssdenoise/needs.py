@@ -50,8 +50,8 @@ VOXELS_PER_SECOND = 2e6
 RUNS = 8
 
 #: MB of a process of each stage without a network, on small volumes: over the peaks of the demo's jobs (`logs/*.tsv`);
-#: and at most, on volumes of any size: over those on 4 GiB (`make bench ONLY=memory`), but of `synthesize` and of the last
-#: four, which were seen on small volumes only.
+#: and at most, on volumes of any size: over those on 4 GiB (`make bench ONLY=memory`), but for `synthesize` and the
+#: last four, which were seen on small volumes only.
 STAGES = {
     "ingest": (250, 1100),
     "synthesize": (130, 500),
