@@ -15,12 +15,12 @@ from ssdenoise.__main__ import MALLOC
 from ssdenoise.calibrate import calibrate
 from ssdenoise.config.specs import CalibrateSpec, IngestSpec, Storage, dump
 
-#: Planes of a volume of 512x512 pixels and two bytes: 25 and 134 MB. The small one has more tiles than are in flight.
-SMALL, LARGE = 48, 256
+#: Planes of a volume of 512x512 pixels and two bytes: 25 and 268 MB. The small one has more tiles than are in flight.
+SMALL, LARGE = 48, 512
 
-#: What the large volume may take more than the small one, of the 109 MB that it has more: how memory is given back is
-#: a little different each time.
-SLACK_MB = 40
+#: What the large volume may take more than the small one, of the 243 MB that it has more. Between runs of one volume
+#: denoise differs by up to 80 MB (holes in a heap that three threads share), and more tiles find more of these holes.
+SLACK_MB = 100
 
 
 def peak_mb(code: str) -> float:
@@ -33,13 +33,15 @@ def peak_mb(code: str) -> float:
 def write_volume(path: Path, planes: int) -> None:
     """Compressed page by page, or in one piece, which could be mapped."""
     rng = np.random.default_rng(0)
-    if path.name.startswith("raw"):
-        voxels = rng.poisson(50, (planes, 512, 512)).astype(np.uint16)
-        np.save(path, voxels) if path.suffix == ".npy" else tifffile.imwrite(path, voxels, metadata={"axes": "ZYX"})
-        return
-    with tifffile.TiffWriter(path) as tiff:
-        for _ in range(planes):
-            tiff.write(rng.poisson(50, (512, 512)).astype(np.uint16), contiguous=False, compression="zlib")
+    voxels = np.tile(rng.poisson(50, (16, 512, 512)).astype(np.uint16), (planes // 16, 1, 1))
+    if path.suffix == ".npy":
+        np.save(path, voxels)
+    elif path.name.startswith("raw"):
+        tifffile.imwrite(path, voxels, metadata={"axes": "ZYX"})
+    else:
+        with tifffile.TiffWriter(path) as tiff:
+            for plane in voxels:
+                tiff.write(plane, contiguous=False, compression="zlib")
 
 
 def ingest_of(source: Path, output: Path) -> str:
@@ -104,8 +106,5 @@ def test_train_denoise_commit_and_score(tmp_path: Path) -> None:
         peak_mb(ingest_of(folder / "v.tif", folder / "v.ome.zarr"))
         calibrate(CalibrateSpec(), folder / "v.ome.zarr", folder / "c.json")
         for stage, code in STAGES.items():
-            found = [peak_mb(stage_of(folder / "v.ome.zarr", code))]
-            if stage == "denoise":  # how many tiles meet in memory is a matter of timing: the better of two
-                found.append(peak_mb(stage_of(folder / "v.ome.zarr", code.replace("'out'", "'again'"))))
-            peaks[stage].append(min(found))
+            peaks[stage].append(peak_mb(stage_of(folder / "v.ome.zarr", code)))
     assert all(large - small < SLACK_MB for small, large in peaks.values()), peaks
