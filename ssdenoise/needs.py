@@ -41,7 +41,7 @@ CUDA_PROCESS_MB = 4000
 
 #: Arithmetic that is counted on, in FLOP/s, of a thread and of a GPU: a fraction of what they do, as a scheduler ends a
 #: job whose time by it is up.
-THREAD_FLOPS, GPU_FLOPS = 8e9, 1e12
+THREAD_FLOPS, GPU_FLOPS = 4e9, 1e12
 
 #: Voxels per second that stages without a network are counted on to do, whatever their threads.
 VOXELS_PER_SECOND = 2e6
@@ -49,20 +49,26 @@ VOXELS_PER_SECOND = 2e6
 #: Passes of the network over what `probe` samples.
 RUNS = 8
 
-#: MB of a process of each stage without a network, on small volumes: over the peaks of the demo's jobs (`logs/*.tsv`);
-#: and at most, on volumes of any size: over those on 4 GiB (`make bench ONLY=memory`), but for `synthesize` and the
-#: last four, which were seen on small volumes only.
+#: Of each stage without a network, MB of its process and bytes for each byte of its volumes, while these are small:
+#: over the peaks of the demo's jobs (`make bench ONLY=resources`); and MB at most, on volumes of any size: over those
+#: on 4 GiB (`make bench ONLY=memory`), but for `synthesize` and the last four, which were seen on small volumes only.
 STAGES = {
-    "ingest": (250, 1100),
-    "synthesize": (130, 500),
-    "calibrate": (200, 1350),
-    "commit": (100, 550),
-    "score": (300, 650),
-    "choose": (300, 300),
-    "compare": (500, 1000),
-    "figures": (400, 1000),
-    "report": (400, 1000),
+    "ingest": (250, 3, 1100),
+    "synthesize": (130, 3, 500),
+    "calibrate": (160, 15, 1350),
+    "commit": (100, 3, 550),
+    "score": (300, 3, 650),
+    "choose": (300, 0, 300),
+    "compare": (500, 3, 1000),
+    "figures": (400, 3, 1000),
+    "report": (400, 3, 1000),
 }
+
+#: How often larger what is read is than its file, by its suffix: histograms of photons are mostly zeros.
+UNPACKED = {".sdt": 10}
+
+#: Memory of a training without what it reads and computes, in MB.
+TRAIN_MB = 600
 
 #: Minutes for what is to be read from elsewhere, whose size is not known.
 UNKNOWN_MINUTES = 600
@@ -182,7 +188,8 @@ def train(method: Method, ndim: int, layouts: Sequence[Layout], *, paired: bool,
         held = POOL_BYTES + max(math.prod(layout.shard) * layout.shape[1] * 4 for layout in layouts)
     seconds = getattr(method, "steps", 0) * takes.step_flop / speed(threads, gpu=gpu)
     host, own = (0.0, takes.step_bytes) if gpu else (takes.step_bytes, 0.0)
-    return Need(process_mb(gpu=gpu) + (held + host) / 1e6, START_MINUTES + seconds / 60, own / 1e6)
+    process = CUDA_PROCESS_MB if gpu else TRAIN_MB
+    return Need(process + (held + host) / 1e6, START_MINUTES + seconds / 60, own / 1e6)
 
 
 def denoise(method: Method, ndim: int, layout: Layout, *, passes: int, slabs: int, threads: int, gpu: bool) -> Need:
@@ -215,12 +222,18 @@ def largest(needs: Iterable[Need]) -> Need:
     return Need(*map(max, zip(*map(astuple, needs), strict=True)))
 
 
+def ingest(files: Sequence[str]) -> Need:
+    """Of reading a source's files; none of a URL."""
+    unpacked = [os.path.getsize(file) * UNPACKED.get(os.path.splitext(file)[1].lower(), 1) for file in files]
+    return stage("ingest", sum(unpacked) if files else None)
+
+
 def stage(name: str, held: float | None = None) -> Need:
     """Of a stage without a network, on volumes of so many bytes together; None: not known."""
-    base, most = STAGES[name]
+    base, share, most = STAGES[name]
     voxels = (held or 0.0) / 2
     minutes = START_MINUTES + voxels / VOXELS_PER_SECOND / 60 if held is not None else UNKNOWN_MINUTES
-    return Need(most if held is None else min(most, base + 3 * held / 1e6), minutes)
+    return Need(most if held is None else min(most, base + share * held / 1e6), minutes)
 
 
 def size_of(layout: Layout) -> int:

@@ -31,6 +31,7 @@ from tests.benchmarks.ingestion import ingestion
 from tests.benchmarks.measure import THREADS, Peer, flops, peak_convolution, timed
 from tests.benchmarks.memory import memory
 from tests.benchmarks.prediction import blind_spot, prediction, scaling, training
+from tests.benchmarks.resources import resources
 from tests.benchmarks.scores import estimators, scores
 from tests.conftest import NOISE, make_store, scene
 
@@ -115,6 +116,8 @@ def tables(folder: Path) -> Iterator[tuple[str, Callable[[], pd.DataFrame]]]:
     yield "scores", lambda: scores(place("scores"), rounds=3)
     yield "estimators", estimators
     yield "memory", lambda: memory(place("memory"))
+    if Path("results/demo/report.html").exists():  # `make demo` is done
+        yield "resources", lambda: resources(Path.cwd())
     if environment := os.environ.get("PEER"):
         python = Path(environment).absolute() / "bin" / "python"
         peer = Peer(python)

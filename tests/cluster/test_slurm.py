@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ssdenoise.run import Worker
 from tests.cluster.archive import DAMAGED, RUN, archive, start
 from tests.cluster.sandbox import Slurm
 from tests.workflow.conftest import Workflow
@@ -48,17 +49,14 @@ class Watch:
                 held[index].append(job["JobId"])
         self.gpus.append(held)
         folder = self.workflow.folder / "results" / RUN
-        due = {
-            "train": any(_lines(log) > 2 for log in folder.glob("d/measured/n2v/seed-0/logs/train.log")),
-            "denoise": any(folder.glob("*/measured/*/seed-0/denoised.ome.zarr.shards/0/*.json")),
-        }
-        for rule, ready in due.items():
-            of_rule = [job for job in running if job.get("Comment", "").startswith(f"rule_{rule}_")]
-            if rule == "train":
-                of_rule = [job for job in of_rule if "_d_" in f"{job['Comment']}_"]
-            if ready and of_rule and rule not in self.cancelled:
-                self.slurm.run("scancel", of_rule[0]["JobId"])
-                self.cancelled[rule] = of_rule[0]["JobId"]
+        for rule, logs in {
+            "train": "d/measured/n2v/seed-0/logs/train.log",
+            "denoise": "*/*/*/*/logs/denoise-*.log",
+        }.items():
+            at_work = [job for log in folder.glob(logs) if _lines(log) > 2 and (job := _job_of(log))]
+            if at_work and rule not in self.cancelled:
+                self.slurm.run("scancel", at_work[0])
+                self.cancelled[rule] = at_work[0]
         on_nodes = [job["NodeList"] for job in running if job.get("NodeList", "").startswith("cpu")]
         if on_nodes and len(self.cancelled) == 2 and not self.down:
             self.slurm.run("scontrol", "update", f"nodename={on_nodes[0]}", "state=down", "reason=test")
@@ -67,6 +65,21 @@ class Watch:
 
 def _lines(log: Path) -> int:
     return len(log.read_text().splitlines())
+
+
+def _job_of(log: Path) -> str | None:
+    """The job of Slurm whose process writes a log, if it is at work; a task of an array by the array's number."""
+    worker = Worker.named_in(log)
+    if worker is None or not worker.alive:
+        return None
+    try:
+        words = Path(f"/proc/{worker.process}/environ").read_text().split("\0")
+    except OSError:
+        return None
+    known = dict(word.partition("=")[::2] for word in words)
+    if "SLURM_ARRAY_TASK_ID" in known:
+        return f"{known['SLURM_ARRAY_JOB_ID']}_{known['SLURM_ARRAY_TASK_ID']}"
+    return known.get("SLURM_JOB_ID")
 
 
 @dataclass
@@ -144,6 +157,7 @@ def test_a_cancelled_training_goes_on_where_it_was(ran: Ran) -> None:
     told = (ran.workflow.folder / "results" / RUN / "d/measured/n2v/seed-0/logs/train.log").read_text()
     assert "resuming at step" in told
     states = {job["JobId"]: job["JobState"] for job in ran.jobs}
+    states |= {f"{job['ArrayJobId']}_{job['ArrayTaskId']}": job["JobState"] for job in ran.jobs if "ArrayTaskId" in job}
     assert {states[job] for job in ran.watch.cancelled.values()} == {"CANCELLED"}
 
 

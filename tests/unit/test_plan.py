@@ -146,7 +146,7 @@ def test_what_does_not_fit_is_told_with_what_to_do(tmp_path: Path, monkeypatch: 
     rate = Rate("cpu", 0.1, 1e6)
     assert planned(tmp_path, monkeypatch, rate) == []
     train, denoise, *_ = planned(tmp_path, monkeypatch, rate, mem_mb="500")
-    assert train.startswith("does not fit: train of a by n2v needs about 1")
+    assert train.startswith("does not fit: train of a by n2v needs about 9")
     assert "grants 500 (`set-resources: train: mem_mb=`)" in train
     assert denoise.startswith("does not fit: denoise of a by n2v needs about 9")
     slow = Rate("cpu", 100.0, 1e4)

@@ -126,13 +126,12 @@ def probe_needs(wildcards, input, threads):
 
 
 def stage_needs(name):
-    """Needs of a stage without a network, by the stores it reads or, of an ingest, the size of its files."""
+    """Needs of a stage without a network, by the stores it reads or, of an ingest, its files."""
 
     def of(wildcards, input, threads):
         if name == "ingest":
-            files = [input.source] if isinstance(input.source, str) else input.source
-            return needs.stage(
-                name, sum(map(os.path.getsize, files)) if files else None
+            return needs.ingest(
+                [input.source] if isinstance(input.source, str) else input.source
             )
         stores = [path for path in input if path.endswith(".ome.zarr/zarr.json")]
         return needs.stage(
