@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,11 +48,9 @@ class Watch:
                 held[index].append(job["JobId"])
         self.gpus.append(held)
         folder = self.workflow.folder / "results" / RUN
-        for rule, logs in {
-            "train": "d/measured/n2v/seed-0/logs/train.log",
-            "denoise": "*/*/*/*/logs/denoise-*.log",
-        }.items():
-            at_work = [job for log in folder.glob(logs) if _lines(log) > 2 and (job := _job_of(log))]
+        begun = {"train": "d/measured/n2v/seed-0/logs/train.log", "denoise": "*/*/*/*/logs/denoise-*.log"}
+        for rule, logs in begun.items():
+            at_work = [its for log in folder.glob(logs) if _lines(log) > 2 and (its := _job_of(log))]
             if at_work and rule not in self.cancelled:
                 self.slurm.run("scancel", at_work[0])
                 self.cancelled[rule] = at_work[0]
@@ -95,7 +92,7 @@ class Ran:
 
 
 @pytest.fixture(scope="module")
-def ran(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
+def ran(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     folder = tmp_path_factory.mktemp("archive")
     local = archive(folder / "local")
     local.run("--keep-going", check=False)
