@@ -58,6 +58,8 @@ def probe(
     model: Path,
     output: Path,
     device: Device = CPU,
+    *,
+    repeat: Path | None = None,
 ) -> pd.DataFrame:
     """Score a model without a reference, on a sample of its input, and write the rows as Parquet.
 
@@ -73,6 +75,8 @@ def probe(
     output : Path
         Parquet file.
     device : Device
+    repeat : Path, optional
+        Store of another realization.
 
     Returns
     -------
@@ -87,13 +91,19 @@ def probe(
           same voxels for all methods. It tells how well a method predicts what it has not seen, which is less than it
           knows where it sees the voxel, and assumes noise that is independent between voxels;
         - `thinned_error`: of counts that are photons, squared error of what the model makes of a share `KEPT` of them,
-          against the others, less the variance of these. NaN where the noise is not that of photons.
+          against the others, less the variance of these. NaN where the noise is not that of photons;
+        - `repeat_variance`: half the squared difference between what the same model makes of both realizations, which
+          is the variance of the estimate over repeats of the noise; the rest of its squared error is the square of its
+          bias. NaN without another realization.
 
         And the sums of Fourier rings (`rings_thinned_*`) of what the model makes of that share with the others; empty
         where the noise is not that of photons.
     """
     clock = Clock()
     volume, loaded = Volume(noisy), load_model(model)
+    repeated = Volume(repeat) if repeat else None
+    if repeated and repeated.shape != volume.shape:
+        raise FormatError(f"{repeated.path} has shape {repeated.shape} (TCZYX), {volume.path} {volume.shape}")
     if loaded.channels != volume.shape[1]:
         raise FormatError(
             f"{volume.path} has {volume.shape[1]} channels, the model {model} was trained on {loaded.channels}"
@@ -102,9 +112,11 @@ def probe(
     calibrated = read_json(calibration)
     noise = [models.poisson_gaussian for models in noise_models(calibrated)]
     run = _Runner(loaded, volume.shape, device)
-    rows = [row for core in samples(volume.shape, loaded) for row in _sample(spec, volume, run, noise, core)]
+    cores = samples(volume.shape, loaded)
+    rows = [row for core in cores for row in _sample(spec, volume, repeated, run, noise, core)]
     table = pd.DataFrame(rows).assign(dataset=spec.dataset, noise=spec.noise, method=spec.method, seed=spec.seed)
     inputs = {"noisy": volume.digest, "model": loaded.digest, "calibration": file_digest(calibration)}
+    inputs |= {"repeat": repeated.digest} if repeated else {}
     options = spec.model_dump(mode="json")
     table.attrs["provenance"] = record(
         "probe", spec=options, inputs=inputs, code=code_hash("probe", loaded.method.name), clock=clock
@@ -147,16 +159,18 @@ class _Runner:
 
 
 def _sample(
-    spec: ProbeSpec, volume: Volume, run: _Runner, noise: Sequence[NoiseModel], core: Region
+    spec: ProbeSpec, volume: Volume, repeated: Volume | None, run: _Runner, noise: Sequence[NoiseModel], core: Region
 ) -> list[dict[str, float]]:
     """Rows of one sample."""
     region, inside = run.read(core)
     noisy = volume.read(region)
     voxels = noisy.astype(np.float64)
     key = ("probe", spec.dataset, spec.noise, *(s.start for s in core))
-    maps = {"risk": _risk(voxels, inside, run, noise, key)} | _blind(voxels, region, inside, run, noise, key)
+    unknown, estimate = np.full(extent(inside), np.nan), run(voxels, inside)
+    maps = {"risk": _risk(voxels, estimate, inside, run, noise, key)} | _blind(voxels, region, inside, run, noise, key)
     thinned = _thinned(noisy, inside, run, noise, key)
-    maps["thinned_error"] = thinned.error if thinned else np.full(extent(inside), np.nan)
+    maps["thinned_error"] = thinned.error if thinned else unknown
+    maps["repeat_variance"] = np.square(estimate - run(repeated.read(region), inside)) / 2 if repeated else unknown
     return [
         {
             "c": c,
@@ -178,13 +192,14 @@ def _variance(noise: Sequence[NoiseModel], values: Array) -> Array:
     return np.stack([unbiased_variance(values[:, c], one) for c, one in enumerate(noise)], axis=1)
 
 
-def _risk(y: Array, inside: Region, run: _Runner, noise: Sequence[NoiseModel], key: tuple[str | int, ...]) -> Array:
+def _risk(
+    y: Array, estimate: Array, inside: Region, run: _Runner, noise: Sequence[NoiseModel], key: tuple[str | int, ...]
+) -> Array:
     """Unbiased squared error at each voxel of the sample."""
     signs = stream(*key, "signs").choice([-1.0, 1.0], y.shape)
     # as strong as the noise is where a plane is as bright as on average
     level = np.sqrt(np.maximum(_variance(noise, y.mean(axis=(3, 4), keepdims=True)), 1e-30))
     direction = signs * level
-    estimate = run(y, inside)
     difference = (run(y + STEP * direction, inside) - run(y - STEP * direction, inside)) / (2 * STEP)
     parts = [
         risk(y[inside][:, c], estimate[:, c], difference[:, c], direction[inside][:, c], one)

@@ -128,9 +128,12 @@ def _summary(spec: CompareSpec, cells: Sequence[Cell], table: pd.DataFrame) -> p
     # what is left of the error when the mean over trainings is taken; what the noise's draw causes is in it
     rows["error_beyond_seeds"] = rows["mean_squared_error"] - rows["seed_variance"]
     rows = rows.join(means, on=[*CELL, "method"])
+    # the square of the bias: what is left when the mean over draws of the noise is taken, by the same model
+    rows["error_beyond_repeats"] = rows["mean_squared_error"] - rows["repeat_variance"]
     fits = table.drop_duplicates(CELL).set_index(CELL)["reference_fit"]
     rows = rows.drop(columns=["risk_psnr", "risk_gain"]).join(fits, on=CELL)
     _estimated(rows)  # of the mean over seeds, not the mean of decibels
+    rows.loc[rows["reference_fit"] == "affine", "error_beyond_repeats"] = np.nan  # the error is in other units
     return rows.drop(columns="reference_fit")
 
 

@@ -10,7 +10,7 @@ from ssdenoise.noise import NoiseModel
 Values = npt.NDArray[np.floating]
 
 #: Scores of a model without a reference, by sums over a sample, and what these are divided by.
-SAMPLED = {"risk": "voxels", "blind_error": "blind_voxels", "thinned_error": "voxels"}
+SAMPLED = {"risk": "voxels", "blind_error": "blind_voxels", "thinned_error": "voxels", "repeat_variance": "voxels"}
 
 
 def unbiased_variance(noisy: Values, noise: NoiseModel) -> Values:

@@ -53,6 +53,9 @@ def probe(
     calibration: Calibration,
     model: Model,
     output: Annotated[Path, typer.Option(help="Parquet file to write, a row for each part of the sample.")],
+    repeat: Annotated[
+        Path | None, typer.Option(help="Store of another realization, for the variance over repeats of the noise.")
+    ] = None,
     gpu: Gpu = 0,
     threads: Threads = 1,
 ) -> None:
@@ -61,7 +64,8 @@ def probe(
     from ssdenoise.device import Device
     from ssdenoise.probe import probe
 
-    probe(parse_spec(ProbeSpec, spec), noisy, calibration, model, output, Device.granted(gpu, threads))
+    device = Device.granted(gpu, threads)
+    probe(parse_spec(ProbeSpec, spec), noisy, calibration, model, output, device, repeat=repeat)
 
 
 @stage()

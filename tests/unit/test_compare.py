@@ -145,7 +145,7 @@ def test_what_was_probed_stands_beside(tmp_path: Path, errors: np.ndarray) -> No
     rings = [[10.0, 1.0, *([0.0] * 6)], [8.0, 1.0, *([0.0] * 6)]]
     squares = [[10.0] * 8] * 2
     sums |= {"rings_thinned_cross": rings, "rings_thinned_first": squares, "rings_thinned_second": squares}
-    probes = [pd.DataFrame(sums | {"thinned_error": np.nan}).assign(**names)]
+    probes = [pd.DataFrame(sums | {"thinned_error": np.nan, "repeat_variance": [300.0, 300.0]}).assign(**names)]
     parts = [rows_for(name, errors) for name in ("noisy", "a")]
     found = compared(tmp_path, parts, spec_for(), probes)
     assert found.loc["a", "risk"] == 10
@@ -155,6 +155,8 @@ def test_what_was_probed_stands_beside(tmp_path: Path, errors: np.ndarray) -> No
     )
     assert found.loc["a", "risk_psnr"] == pytest.approx(20 * np.log10(255 / np.sqrt(10)), rel=1e-5)
     assert found.loc["noisy", ["risk", "risk_psnr", "thinned_error"]].isna().all()
+    assert found.loc["a", "repeat_variance"] == 4
+    assert found.loc["a", "error_beyond_repeats"] == pytest.approx(found.loc["a", "mean_squared_error"] - 4)
     assert found.loc["a", "risk_gain"] == pytest.approx(10 * np.log10(1 / 10), rel=1e-5)
     assert "est. gain/dB" in (tmp_path / "out" / "comparison.md").read_text()
 
@@ -217,7 +219,8 @@ def test_of_a_reference_in_other_units_no_error_in_those_of_the_noisy_volume_is_
     columns = {"reference_fit": "affine", "pair_error": 200.0, "pair_difference": 300.0, "sibling_difference": 5.0}
     columns |= {"unfitted_error": 9.0, "stated_variance": 9.0, "within_95": 0.9}
     found = compared(tmp_path, [rows_for("noisy", errors * 9, **columns), rows_for("a", errors, **columns)], spec_for())
-    assert found.loc["a", ["upsnr", "seed_variance", "z_rms", "within_95", "error_beyond_seeds"]].isna().all()
+    unknown = ["upsnr", "seed_variance", "z_rms", "within_95", "error_beyond_seeds", "error_beyond_repeats"]
+    assert found.loc["a", unknown].isna().all()
     assert np.isfinite(found.loc["a", "psnr"])
 
 

@@ -78,7 +78,10 @@ def test_the_risk_of_a_model_is_its_error(method: str, ndim: int, tmp_path: Path
     calibration = json.loads((tmp_path / "calibration.json").read_text())
     calibration["channels"][0]["models"]["poisson_gaussian"] = {"gain": 0, "offset": 0, "read_noise": 60}
     (tmp_path / "true.json").write_text(json.dumps(calibration))
-    rows = probe(spec_for(), volume.path, tmp_path / "true.json", model, tmp_path / "p.parquet")
+    repeated = clean + np.random.default_rng(1).normal(0, 60, clean.shape).astype(np.float32)
+    repeat = make_store(tmp_path, "repeat", repeated)
+    calibrated = (volume.path, tmp_path / "true.json")
+    rows = probe(spec_for(), *calibrated, model, tmp_path / "p.parquet", repeat=repeat.path)
     assert rows["voxels"].sum() == clean.size
     runner = stage._Runner(stage.load_model(model), volume.shape, stage.CPU)
     everything = tuple(slice(0, n) for n in volume.shape)
@@ -86,6 +89,11 @@ def test_the_risk_of_a_model_is_its_error(method: str, ndim: int, tmp_path: Path
     true = np.mean((denoised - clean) ** 2)
     found = rows["risk"].sum() / rows["voxels"].sum()
     assert 10 * np.log10(found / true) == pytest.approx(0, abs=0.3)
+    # over repeats, the estimate's variance and the square of its bias are its error
+    other = runner(repeated, everything)
+    variance, mean = np.mean((denoised - other) ** 2) / 2, (denoised + other) / 2
+    assert rows["repeat_variance"].sum() / rows["voxels"].sum() == pytest.approx(variance, rel=1e-6)
+    assert np.mean((mean - clean) ** 2) - variance / 2 == pytest.approx(true - variance, rel=0.1)
     blind = rows["blind_error"].sum() / rows["blind_voxels"].sum()
     assert blind > 0.5 * true
     assert rows["thinned_error"].isna().all()
@@ -140,6 +148,14 @@ def test_a_large_volume_is_sampled(tmp_path: Path) -> None:
     assert rows["voxels"].sum() == 16 * 32 * 512
     assert sorted(rows["z"].unique())[:: len(rows["z"].unique()) - 1] == [0, 39]
     assert rows["x"].min() % 64 == 0
+
+
+def test_a_realization_of_another_shape_is_refused(tmp_path: Path) -> None:
+    volume = make_store(tmp_path, "noisy", scene((1, 1, 2, 64, 64)).astype(np.float32))
+    other = make_store(tmp_path, "other", scene((1, 1, 3, 64, 64)).astype(np.float32))
+    model = make_model(tmp_path, volume, "median", 2)
+    with pytest.raises(FormatError, match=r"\(1, 1, 3, 64, 64\).*\(1, 1, 2, 64, 64\)"):
+        probe(spec_for(), volume.path, tmp_path / "calibration.json", model, tmp_path / "p.parquet", repeat=other.path)
 
 
 def test_a_model_of_other_channels_is_refused(tmp_path: Path) -> None:

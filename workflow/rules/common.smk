@@ -284,6 +284,12 @@ def other(wildcards):
     return f"{scene}/noisy-{unseen}.ome.zarr/zarr.json" if unseen else []
 
 
+def repeat(wildcards):
+    """Another realization, for what the noise's draw does to an estimate; none where it is the mean of two."""
+    averages = PROJECT.config.methods[wildcards.entry].averages_pair
+    return [] if averages else other(wildcards)
+
+
 def uncertainty(wildcards):
     """The standard deviation, from methods that state one."""
     if PROJECT.config.methods[wildcards.entry].probabilistic:

@@ -67,6 +67,7 @@ rule probe:
         calibration=f"results/{RUN}/{{dataset}}/{{noise}}/calibration.json",
         model=model,
         description=description,
+        repeat=repeat,
     output:
         f"{MODEL}/probe.parquet",
     log:
@@ -86,9 +87,10 @@ rule probe:
         spec=probe_spec,
         code=code("probe"),
         model=model_folder,
+        repeat=option("repeat"),
     shell:
         "python -m ssdenoise probe --spec {params.spec:q} --noisy {input.noisy} --calibration {input.calibration}"
-        " --model {params.model} --output {output} --gpu {resources.gpu} --threads {threads} 2> {log}"
+        " --model {params.model} {params.repeat} --output {output} --gpu {resources.gpu} --threads {threads} 2> {log}"
 
 
 rule compare:
