@@ -113,9 +113,7 @@ def denoise(
         ]
         tiles = tiles_of(volume.shape, volume.layout.shard, *spatial(loaded.net))
         mine = [tiles[i] for i in share_of(len(tiles), slab, slabs)]
-        done = [[w.is_done(index) for w in writers for index, _ in w.shards_of(t.core)] for t in mine]
-        todo = [t for t, shards in zip(mine, done, strict=True) if not all(shards)]
-        kept = sum(map(sum, done))
+        todo, kept = _left(mine, writers)
         log.info("slab %d of %d: %d tiles, %d shards kept from an earlier run", slab, slabs, len(mine), kept)
         each_mb = memory_mb if scheduler or workers == 1 else (memory_mb - PROCESS_MB) / workers
         held = tile_bytes(tiles, sum(each.array.dtype.itemsize for each in volumes), loaded.method, device)
@@ -132,14 +130,9 @@ def denoise(
             threads=device.threads,
         )
         peak = denoise_tiles(job, todo, device, workers, scheduler)
-        provenance = record(
-            "denoise",
-            spec=spec.model_dump(mode="json"),
-            inputs={"noisy": volume.digest, "model": loaded.digest} | ({"pair": volumes[1].digest} if pair else {}),
-            code=code,
-            clock=clock,
-            device=device.name,
-        )
+        inputs = {"noisy": volume.digest, "model": loaded.digest} | ({"pair": volumes[1].digest} if pair else {})
+        options = spec.model_dump(mode="json")
+        provenance = record("denoise", spec=options, inputs=inputs, code=code, clock=clock, device=device.name)
         result = {
             "slab": slab,
             "slabs": slabs,
@@ -161,6 +154,12 @@ def _check(volumes: Sequence[Volume], loaded: Model, model: Path) -> None:
         )
     if volumes[-1].shape != volume.shape:
         raise FormatError(f"{volumes[-1].path} has shape {volumes[-1].shape}, {volume.path} {volume.shape}")
+
+
+def _left(tiles: Sequence[Tile], writers: Sequence[ShardWriter]) -> tuple[list[Tile], int]:
+    """Tiles with a shard that is not finished, and how many shards are."""
+    done = [[w.is_done(index) for w in writers for index, _ in w.shards_of(one.core)] for one in tiles]
+    return [one for one, shards in zip(tiles, done, strict=True) if not all(shards)], sum(map(sum, done))
 
 
 def _layouts(spec: DenoiseSpec, volume: Volume, model: Model) -> dict[str, Layout]:
