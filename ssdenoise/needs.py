@@ -49,6 +49,9 @@ VOXELS_PER_SECOND = 2e6
 #: Passes of the network over what `probe` samples.
 RUNS = 8
 
+#: Stages that read no volume, or crops of it, which take as long of any.
+SAMPLED = ("choose", "compare", "figures", "report")
+
 #: Of each stage without a network, MB of its process and bytes for each byte of its volumes, while these are small:
 #: over the peaks of the demo's jobs (`make bench ONLY=resources`); and MB at most, on volumes of any size: over those
 #: on 4 GiB (`make bench ONLY=memory`), but for `synthesize` and the last four, which were seen on small volumes only.
@@ -232,7 +235,10 @@ def stage(name: str, held: float | None = None) -> Need:
     """Of a stage without a network, on volumes of so many bytes together; None: not known."""
     base, share, most = STAGES[name]
     voxels = (held or 0.0) / 2
-    minutes = START_MINUTES + voxels / VOXELS_PER_SECOND / 60 if held is not None else UNKNOWN_MINUTES
+    if name in SAMPLED:
+        minutes: float = START_MINUTES
+    else:
+        minutes = START_MINUTES + voxels / VOXELS_PER_SECOND / 60 if held is not None else UNKNOWN_MINUTES
     return Need(most if held is None else min(most, base + share * held / 1e6), minutes)
 
 

@@ -91,6 +91,11 @@ def test_stages_hold_so_much_and_no_more() -> None:
     assert needs.stage("ingest", 1e12).minutes > 1000
 
 
+@pytest.mark.parametrize("name", needs.SAMPLED)
+def test_stages_that_read_crops_take_as_long_of_any_volume(name: str) -> None:
+    assert needs.stage(name, 1e13).minutes == needs.stage(name, 1e3).minutes
+
+
 @pytest.mark.parametrize("layout", [SMALL, LARGE], ids=["small", "large"])
 @pytest.mark.parametrize("name", ["n2v", "hqssl", "n2n", "median"])
 def test_with_what_it_asks_for_or_more_inference_makes_the_same_pieces(name: str, layout: Layout) -> None:
