@@ -73,6 +73,9 @@ UNPACKED = {".sdt": 10}
 #: Memory of a training without what it reads and computes, in MB.
 TRAIN_MB = 600
 
+#: Memory of Snakemake itself, in MB, which an executor starts twice around a job on another machine.
+SNAKEMAKE_MB = 1200
+
 #: Minutes for what is to be read from elsewhere, whose size is not known.
 UNKNOWN_MINUTES = 600
 

@@ -5,109 +5,36 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from ssdenoise import needs
-from ssdenoise.config.models import Auto
-from ssdenoise.config.project import Project
 from ssdenoise.config.read import read_project
-from ssdenoise.denoise import piece_voxels, tile_bytes, tiles_of
 from ssdenoise.device import Device
-from ssdenoise.grid import Region, extent
-from ssdenoise.methods import Method
-from ssdenoise.pieces import pieces_of
+from ssdenoise.plan.estimate import Estimate, Takes
 from ssdenoise.plan.jobs import PlannedJob, dry_run
+from ssdenoise.plan.partitions import ask_sinfo, impossible
+from ssdenoise.plan.profile import Profile
 from ssdenoise.plan.rates import Rates
-from ssdenoise.plan.volumes import noisy_layout, volumes
-from ssdenoise.store import Layout
-
-#: Rules without a network, and the stage that each runs.
-STAGE_OF = {"ingest_noisy": "ingest", "ingest_truth": "ingest", "score_noisy": "score"}
-
+from ssdenoise.plan.volumes import volumes
 
 #: Of what a job is granted that is asked for when its input is there.
 ASKED = "as needed"
 
+#: What lines begin with that tell of jobs that cannot run as they are.
+UNFIT = ("does not fit", "can never run")
+
 
 @dataclass(frozen=True)
-class Takes:
-    """What a job takes: hours of its network, by the rates of what kind of device, and MB; 0 where it is not known.
+class Plan:
+    """What a run will take, as text, and whether its jobs can run as the profile has them."""
 
-    Of inference also the tiles of its volume, which slabs share out.
-    """
+    sections: tuple[str, ...]
+    fits: bool
 
-    hours: float = 0.0
-    memory_mb: float = 0.0
-    kind: str = ""
-    tiles: int = 0
-
-
-@dataclass
-class Estimate:
-    """Volumes and rates of a project, from which the what its jobs take follows."""
-
-    project: Project
-    rates: Rates
-    layouts: dict[str, Layout | None] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name in self.project.datasets:
-            self.layouts[name] = noisy_layout(self.project, name)
-
-    def of(self, job: PlannedJob) -> Takes:
-        """What a job takes."""
-        gpu, threads = job.granted("gpu") > 0, job.threads
-        if job.rule == "train":
-            return self._train(job, gpu=gpu, threads=threads)
-        if (layout := self.layouts.get(job.wildcards.get("dataset", ""))) is None:
-            return Takes()
-        if job.rule == "denoise":
-            return self._denoise(job, layout, gpu=gpu, threads=threads)
-        if job.rule == "probe":
-            method, ndim = self._method(job), self.project.datasets[job.wildcards["dataset"]].ndim
-            return Takes(memory_mb=needs.probe(method, ndim, layout, threads=threads, gpu=gpu).memory_mb)
-        if (stage := STAGE_OF.get(job.rule, job.rule)) in needs.STAGES:
-            return Takes(memory_mb=needs.stage(stage, needs.size_of(layout)).memory_mb)
-        return Takes()
-
-    def _method(self, job: PlannedJob) -> Method:
-        method = self.project.config.methods[job.wildcards["entry"]]
-        # which it will be is not known
-        return self.project.config.methods[method.among[0]] if isinstance(method, Auto) else method
-
-    def _train(self, job: PlannedJob, *, gpu: bool, threads: int) -> Takes:
-        rows = self.project.members(job.wildcards["trained"])
-        layouts = [layout for row in rows if (layout := self.layouts[row.dataset])]
-        if not layouts:
-            return Takes()
-        method, ndim = self._method(job), rows[0].ndim
-        rate = self.rates.of(method, ndim, layouts[0].shape[1])
-        paired = bool(method.target) and rows[0].pairing == "volume"
-        asked = needs.train(method, ndim, layouts, paired=paired, threads=threads, gpu=gpu)
-        hours = getattr(method, "steps", 0) * rate.step_seconds / 3600
-        return Takes(hours, asked.memory_mb, rate.kind)
-
-    def _denoise(self, job: PlannedJob, layout: Layout, *, gpu: bool, threads: int) -> Takes:
-        ndim, method = self.project.datasets[job.wildcards["dataset"]].ndim, self._method(job)
-        slabs, passes = int(job.wildcards["slabs"]), 1 + method.averages_pair
-        rate = self.rates.of(method, ndim, layout.shape[1])
-        asked = needs.denoise(method, ndim, layout, passes=passes, slabs=slabs, threads=threads, gpu=gpu)
-        takes = needs.traced(method, ndim, layout.shape[1])
-        halo, stride = (0,) * (5 - ndim) + takes.halo, (1,) * (5 - ndim) + takes.stride
-        device = Device.elsewhere(int(gpu))
-        held, tiles, (core, read) = _tiles(layout, halo, stride, method, passes, device)
-        most = piece_voxels(held, min(job.granted("mem_mb"), asked.memory_mb), takes.voxel_bytes, device)
-        pieces = [math.prod(extent(piece.read)[2:]) for piece in pieces_of(core, read, halo, stride, most)]
-        overhead = sum(pieces) / math.prod(extent(core)[2:])
-        voxels = math.prod(layout.shape) / layout.shape[1] / slabs
-        hours = passes * voxels * overhead / rate.voxels_per_second / 3600
-        network = 0.0 if gpu else max(pieces) * takes.voxel_bytes
-        return Takes(hours, needs.process_mb(gpu=gpu) + (held + network) / 1e6, rate.kind, tiles)
+    def __str__(self) -> str:
+        return "\n\n".join(self.sections) + "\n"
 
 
 def plan(
@@ -119,7 +46,7 @@ def plan(
     rates: Path | None = None,
     elsewhere: str | None = None,
     root: Path = Path(),
-) -> str:
+) -> Plan:
     """Describe what a run will take.
 
     Parameters
@@ -142,7 +69,7 @@ def plan(
 
     Returns
     -------
-    str
+    Plan
         Tables of volumes and of jobs, and a line for each thing that does not fit.
 
     Raises
@@ -151,9 +78,11 @@ def plan(
         If the configuration is wrong, or a source cannot be read.
     """
     project = read_project(root / configfile, config, root)
-    jobs = dry_run(configfile, profile, root, config)
+    settings = Profile.read(root / profile)
+    jobs = dry_run(configfile, profile, root, config, local=settings.local)
     estimate = Estimate(project, Rates(device, rates, elsewhere))
     found = [estimate.of(job) for job in jobs]
+    misfits = [*_misfits(jobs, found), *_partitions(jobs, found, settings)]
     sections = [
         volumes(project, estimate.layouts).fillna("").to_markdown(index=False),
         _jobs(jobs, found).to_markdown(index=False, floatfmt=".3g", missingval="")
@@ -161,21 +90,19 @@ def plan(
         else "Nothing is left to be done.",
         _totals(jobs, found, estimate.rates.name),
         *_other_device(jobs, found, estimate.rates.name),
-        *_misfits(jobs, found),
+        *misfits,
     ]
-    return "\n\n".join(sections) + "\n"
+    return Plan(tuple(sections), not any(line.startswith(UNFIT) for line in misfits))
 
 
-@cache
-def _tiles(
-    layout: Layout, halo: tuple[int, ...], stride: tuple[int, ...], method: Method, passes: int, device: Device
-) -> tuple[int, int, tuple[Region, tuple[int, ...]]]:
-    """Bytes of the tiles in flight; how many there are; the largest: its core in what is read of it, its shape."""
-    tiles = tiles_of(layout.shape, layout.shard, halo, stride)
-    largest = max(tiles, key=lambda one: math.prod(extent(one.read)))
-    itemsize = passes * np.dtype(layout.dtype).itemsize
-    core = tuple(slice(c.start - r.start, c.stop - r.start) for c, r in zip(largest.core, largest.read, strict=True))
-    return tile_bytes(tiles, itemsize, method, device), len(tiles), (core, extent(largest.read))
+def _partitions(jobs: Sequence[PlannedJob], found: Sequence[Takes], profile: Profile) -> list[str]:
+    """A line for each thing that no node of a Slurm cluster can run, or that this was not checked."""
+    if profile.executor != "slurm" or not jobs:
+        return []
+    nodes = ask_sinfo()
+    if isinstance(nodes, str):
+        return [f"not checked: whether the cluster's partitions can run these jobs, as {nodes}"]
+    return impossible(jobs, [takes.asked for takes in found], profile, nodes)
 
 
 def _jobs(jobs: Sequence[PlannedJob], found: Sequence[Takes]) -> pd.DataFrame:
@@ -237,8 +164,7 @@ def _misfits(jobs: Sequence[PlannedJob], found: Sequence[Takes]) -> list[str]:
     """A line for each rule and dataset whose jobs need more than they are granted, or have nothing to do."""
     lines = {}
     for job, need in zip(jobs, found, strict=True):
-        who = job.wildcards.get("trained") or job.wildcards.get("dataset", "")
-        what = f"{job.rule} of {who}" + (f" by {job.wildcards['entry']}" if "entry" in job.wildcards else "")
+        what = job.name
         if need.memory_mb > job.granted("mem_mb"):
             lines[what, "memory"] = (
                 f"does not fit: {what} needs about {need.memory_mb:.0f} MB, the profile grants "

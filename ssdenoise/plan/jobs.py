@@ -13,17 +13,33 @@ from pathlib import Path
 from ssdenoise.errors import ConfigError
 
 #: Line of a dry run that begins a job.
-JOB = re.compile(r"^(?:localrule|rule|checkpoint) (\w+):$", re.MULTILINE)
+JOB = re.compile(r"^(localrule|rule|checkpoint) (\w+):$", re.MULTILINE)
+
+#: Cores that any job's threads are fewer than.
+MANY = 65536
 
 
 @dataclass(frozen=True)
 class PlannedJob:
-    """A job of a dry run: its rule, its wildcards, and what the rule and the profile grant it."""
+    """A job of a dry run: its rule, its wildcards, what the rule and the profile grant it, its files.
+
+    `local`: it runs on the machine of Snakemake itself, whatever the executor.
+    """
 
     rule: str
     wildcards: dict[str, str]
     threads: int
     resources: dict[str, str]
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    local: bool = False
+
+    @property
+    def name(self) -> str:
+        """Its rule, and whose it is; slabs, seeds and noise levels have the same."""
+        who = self.wildcards.get("trained") or self.wildcards.get("dataset")
+        entry = self.wildcards.get("entry")
+        return self.rule + (f" of {who}" if who else "") + (f" by {entry}" if entry else "")
 
     def granted(self, resource: str) -> float:
         """A resource as a number; 0 if it has none of that name, infinity if it is not known before the job runs."""
@@ -31,7 +47,9 @@ class PlannedJob:
         return math.inf if value == "<TBD>" else float(value)
 
 
-def dry_run(configfile: Path, profile: Path, root: Path, config: Sequence[str] = ()) -> list[PlannedJob]:
+def dry_run(
+    configfile: Path, profile: Path, root: Path, config: Sequence[str] = (), *, local: bool = True
+) -> list[PlannedJob]:
     """Jobs that are left to be run.
 
     Parameters
@@ -39,6 +57,8 @@ def dry_run(configfile: Path, profile: Path, root: Path, config: Sequence[str] =
     configfile, profile, root : Path
     config : sequence of str
         `key=value`, for Snakemake's `--config`.
+    local : bool
+        Whether jobs run on this machine, to whose cores their threads are scaled down then.
 
     Raises
     ------
@@ -47,6 +67,8 @@ def dry_run(configfile: Path, profile: Path, root: Path, config: Sequence[str] =
     """
     # Snakemake 9.27 tells what jobs are granted in this text only; the profile may be quiet about them, `host` is not
     options = ["--dry-run", "--quiet", "host", "--configfile", str(configfile), "--profile", str(profile)]
+    if not local:
+        options += ["--cores", str(MANY)]
     if config:
         options += ["--config", *config]
     done = subprocess.run([sys.executable, "-m", "snakemake", *options], cwd=root, capture_output=True, text=True)
@@ -67,20 +89,27 @@ def dry_run(configfile: Path, profile: Path, root: Path, config: Sequence[str] =
 def parsed(text: str) -> list[PlannedJob]:
     """Jobs from the text of a dry run."""
     jobs: list[PlannedJob] = []
-    rule, fields = "", dict[str, str]()
+    local, rule, fields = False, "", dict[str, str]()
     for line in [*text.splitlines(), ""]:
         if (match := JOB.match(line)) or (rule and not line.startswith("    ")):
             if rule:
-                jobs.append(_job(rule, fields))
-            rule, fields = match[1] if match else "", {}
+                jobs.append(_job(rule, fields, local=local))
+            local, rule = (match[1] == "localrule", match[2]) if match else (False, "")
+            fields = {}
         elif rule:
             name, _, value = line.strip().partition(": ")
             fields[name] = value
     return [job for job in jobs if job.rule != "all"]
 
 
-def _job(rule: str, fields: dict[str, str]) -> PlannedJob:
+def _job(rule: str, fields: dict[str, str], *, local: bool) -> PlannedJob:
     def pairs(name: str) -> dict[str, str]:
         return dict(part.partition("=")[::2] for part in fields.get(name, "").split(", ") if part)
 
-    return PlannedJob(rule, pairs("wildcards"), int(fields.get("threads", 1)), pairs("resources"))
+    def files(name: str) -> tuple[str, ...]:
+        return tuple(fields[name].split(", ")) if name in fields else ()
+
+    threads = int(fields.get("threads", 1))
+    return PlannedJob(
+        rule, pairs("wildcards"), threads, pairs("resources"), files("input"), files("output"), local=local
+    )

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 
+import dask.array as da
 import numpy as np
 import pandas as pd
 
 from ssdenoise.config.models import MEASURED, Dataset
 from ssdenoise.config.project import Project
 from ssdenoise.errors import SsdenoiseError
-from ssdenoise.grid import blocks
 from ssdenoise.ingest import tczyx
 from ssdenoise.ingest.sources import read_in_place, read_source
 from ssdenoise.remote import is_remote
@@ -52,7 +52,7 @@ def volumes(project: Project, layouts: Mapping[str, Layout | None]) -> pd.DataFr
                 "dtype": layout.dtype,
                 **{key: _size(size) for key, size in sizes.items()},
                 "slabs": str(row.slabs),
-                "shards": str(sum(1 for _ in blocks(layout.shape, layout.shard))),
+                "shards": str(math.prod(-(-n // s) for n, s in zip(layout.shape, layout.shard, strict=True))),
             }
         )
     known = "of those that are known" if None in layouts.values() else ""
@@ -71,20 +71,20 @@ def _stored(project: Project, row: Dataset, noisy: Layout) -> int:
         methods = [project.config.methods[name] for name in project.methods_of(row.dataset)]
         paired = row.pairing == "volume" and any(method.target == "pair" for method in methods)
         realizations = (2 + paired) * len(project.noise_of(row.dataset))  # one of them for the scores
-        return _bytes(_layout(project, row.dataset, "clean") or noisy) + realizations * _bytes(noisy)
+        return _bytes(ingested(project, row.dataset, "clean") or noisy) + realizations * _bytes(noisy)
     pair = row.pair if row.pairing == "volume" else None  # for training or for the scores
     others = [column for column, there in (("reference", row.reference), ("pair", pair)) if there]
-    return _bytes(noisy) + sum(_bytes(_layout(project, row.dataset, column) or noisy) for column in others)
+    return _bytes(noisy) + sum(_bytes(ingested(project, row.dataset, column) or noisy) for column in others)
 
 
 def noisy_layout(project: Project, name: str) -> Layout | None:
     """Layout of a dataset's noisy volumes; None of what is to be downloaded."""
     clean = project.datasets[name].clean is not None
-    layout = _layout(project, name, "clean" if clean else "noisy")
+    layout = ingested(project, name, "clean" if clean else "noisy")
     return replace(layout, dtype="float32") if layout and clean else layout  # in which noise is synthesized
 
 
-def _layout(project: Project, name: str, column: str) -> Layout | None:
+def ingested(project: Project, name: str, column: str) -> Layout | None:
     """Layout of an ingested volume, from its store or from its source's header; None of what is to be downloaded."""
     row = project.datasets[name]
     store = project.root / "results" / project.config.run / name / f"{STORES[column]}.ome.zarr"
@@ -98,7 +98,9 @@ def _layout(project: Project, name: str, column: str) -> Layout | None:
     storage = project.config.storage
     try:
         with closing(read_source(source, project.root, row.axes)) as found:
-            voxels = tczyx(found, source)
+            # only the shape is asked for, and of large volumes a graph of all chunks takes a while
+            one_chunk = da.empty(found.array.shape, dtype=found.array.dtype, chunks=-1)
+            voxels = tczyx(replace(found, array=one_chunk), source)
             return Layout.fit(voxels.shape, voxels.dtype.name, storage.chunk, storage.shard)
     except SsdenoiseError as error:
         raise type(error)(f"{project.config.datasets}: dataset {name!r}: {error}") from None

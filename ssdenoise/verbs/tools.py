@@ -98,7 +98,11 @@ def plan(
     ] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads to measure with; the default is all.")] = None,
 ) -> None:
-    """Tell what a run of this folder will take: jobs, hours, storage, memory, and what does not fit the profile."""
+    """Tell what a run of this folder will take: jobs, hours, storage, memory, and what does not fit the profile.
+
+    With a profile for Slurm, on a machine that submits, also which jobs no node of their partition could ever run. Exit
+    code 1: something does not fit, or can never run.
+    """
     from ssdenoise.device import Device
     from ssdenoise.plan import plan
 
@@ -106,7 +110,9 @@ def plan(
         raise ConfigError(f"--device {device!r} names a device whose rates were kept; add the file with --rates")
     logging.disable()  # the device is in the text
     here = Device.granted(gpu, threads or len(os.sched_getaffinity(0)))
-    sys.stdout.write(plan(configfile, profile, here, config=config or (), rates=rates, elsewhere=device))
+    found = plan(configfile, profile, here, config=config or (), rates=rates, elsewhere=device)
+    sys.stdout.write(str(found))
+    raise typer.Exit(0 if found.fits else 1)
 
 
 @tool()

@@ -13,7 +13,8 @@ from ssdenoise.config.project import Project
 from ssdenoise.device import Device
 from ssdenoise.errors import ConfigError, FormatError
 from ssdenoise.methods import METHODS
-from ssdenoise.plan import Estimate, Takes, _misfits, _other_device
+from ssdenoise.plan import _misfits, _other_device
+from ssdenoise.plan.estimate import Estimate, Takes
 from ssdenoise.plan.jobs import PlannedJob, dry_run, parsed
 from ssdenoise.plan.rates import Rate, Rates
 from ssdenoise.plan.volumes import noisy_layout, volumes

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import math
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ssdenoise.config.read import read_project
+from ssdenoise.device import Device
+from ssdenoise.plan.estimate import Estimate
+from ssdenoise.plan.jobs import parsed
+from ssdenoise.plan.rates import Rate, Rates
 from ssdenoise.status.jobs import STAGES, jobs
+from ssdenoise.store import Layout
 from tests.workflow.conftest import make
 
 pytestmark = pytest.mark.workflow
@@ -74,6 +82,41 @@ def test_a_plan_counts_the_jobs_that_snakemake_counts(tmp_path: Path) -> None:
     wrong = subprocess.run([*command[:-1], "no.yaml"], cwd=workflow.folder, capture_output=True, text=True)
     assert wrong.returncode == 2
     assert wrong.stderr == "ssdenoise: no file no.yaml; name the configuration with --configfile\n"
+
+
+def test_a_plan_knows_beforehand_what_the_rules_will_ask_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workflow = make(tmp_path / "asked")
+    shapes = {"bench": (1, 1, 50, 512, 1024), "repeats": (1, 1, 1, 4096, 4096), "archive": (1, 1, 30, 1024, 1024)}
+    for name, shape in (
+        ("clean", shapes["bench"]),
+        ("counts", shapes["archive"]),
+        ("repeats", (5, *shapes["repeats"][1:])),
+    ):
+        np.lib.format.open_memmap(workflow.folder / f"{name}.npy", "w+", np.uint16, shape)  # which takes no room
+    monkeypatch.setattr("ssdenoise.plan.rates.measured", lambda *a: Rate("cpu", 1.0, 1e6))
+    project = read_project(workflow.folder / "config.yaml", (), workflow.folder)
+    estimate = Estimate(project, Rates(Device.granted(0, 1)))
+    before = parsed(workflow.run("--dry-run").stdout)
+    asked = {(job.rule, str(job.wildcards)): estimate.of(job).asked for job in before}
+    known = {(job.rule, str(job.wildcards)) for job in before if job.resources["mem_mb"] != "<TBD>"}
+    # what the rules read when the volumes are there
+    for path in {path for job in before for path in job.outputs if path.endswith(".ome.zarr/zarr.json")}:
+        dataset, store = path.split("/")[2], path.split("/")[-2]
+        # noise is synthesized in float32; the reference is a mean
+        same = store in ("clean.ome.zarr", "noisy-0.ome.zarr", "denoised.ome.zarr") and dataset != "bench"
+        dtype = "uint16" if same or store == "clean.ome.zarr" else "float32"
+        layout = vars(Layout.fit(shapes.get(dataset, (1,) * 5), dtype, (2, 32, 32), (4, 64, 64)))
+        (workflow.folder / path).parent.mkdir(parents=True)
+        (workflow.folder / path).write_text(json.dumps({"attributes": {"ssdenoise": {"layout": layout}}}))
+    after = parsed(workflow.run("--dry-run", "--forceall").stdout)
+    for job in after:
+        name = (job.rule, str(job.wildcards))
+        if name not in known:
+            need = asked[name]
+            assert need is not None, name
+            found = (math.ceil(need.memory_mb), math.ceil(need.minutes))
+            assert found == (job.granted("mem_mb"), job.granted("runtime")), name
+    assert {job.rule for job in after} >= {"train", "denoise", "probe", "score", "commit", "figures_uncertain"}
 
 
 @pytest.mark.parametrize(

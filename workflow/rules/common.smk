@@ -46,9 +46,6 @@ UNCERTAIN = [
 #: Figures of the whole run.
 OF_THE_RUN = ("levels", "cost", "ranks")
 
-#: Memory of Snakemake itself, in MB, which an executor starts twice around a job on another machine.
-SNAKEMAKE_MB = 1200
-
 #: Figures of every scene.
 ALWAYS = ("images", "worst", "profiles", "residuals", "training")
 
@@ -146,7 +143,9 @@ def asked(what, of):
 
     def amount(wildcards, input, threads, attempt):
         own = attempt * math.ceil(getattr(of(wildcards, input, threads), what))
-        return own + SNAKEMAKE_MB * (what == "memory_mb" and not workflow.local_exec)
+        return own + needs.SNAKEMAKE_MB * (
+            what == "memory_mb" and not workflow.local_exec
+        )
 
     return amount
 
