@@ -12,11 +12,13 @@ import pandas as pd
 
 from ssdenoise.config.read import read_project
 from ssdenoise.device import Device
+from ssdenoise.plan.durations import Durations
 from ssdenoise.plan.estimate import Estimate, Takes
 from ssdenoise.plan.jobs import PlannedJob, dry_run
 from ssdenoise.plan.partitions import ask_sinfo, impossible
 from ssdenoise.plan.profile import Profile
 from ssdenoise.plan.rates import Rates
+from ssdenoise.plan.schedule import Simulated, machine_of, schedule, simulated_jobs
 from ssdenoise.plan.volumes import volumes
 
 #: Of what a job is granted that is asked for when its input is there.
@@ -45,6 +47,7 @@ def plan(
     config: Sequence[str] = (),
     rates: Path | None = None,
     elsewhere: str | None = None,
+    simulated: Simulated | None = None,
     root: Path = Path(),
 ) -> Plan:
     """Describe what a run will take.
@@ -64,13 +67,15 @@ def plan(
         written to it.
     elsewhere : str, optional
         Part of the name of another device in that file, which the jobs are for: no rates are measured.
+    simulated : Simulated, optional
+        What of the run to simulate.
     root : Path
         Folder of the project.
 
     Returns
     -------
     Plan
-        Tables of volumes and of jobs, and a line for each thing that does not fit.
+        Tables of volumes, of jobs and of what was simulated, and a line for each thing that does not fit.
 
     Raises
     ------
@@ -92,6 +97,11 @@ def plan(
         *_other_device(jobs, found, estimate.rates.name),
         *misfits,
     ]
+    if simulated and jobs:
+        durations = Durations(estimate, simulated.like, networks=elsewhere is None)
+        seconds = [durations.of(job, takes) for job, takes in zip(jobs, found, strict=True)]
+        machine = machine_of(settings, simulated)
+        sections += [str(durations), *schedule(simulated_jobs(jobs, seconds), machine, simulated)]
     return Plan(tuple(sections), not any(line.startswith(UNFIT) for line in misfits))
 
 

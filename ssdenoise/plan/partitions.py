@@ -77,7 +77,8 @@ def ask_sinfo() -> list[Nodes] | str:
     except subprocess.TimeoutExpired:
         return f"`sinfo` did not answer within {PATIENCE} s"
     if done.returncode:
-        return f"`sinfo` says {' '.join(done.stderr.split())}"
+        *_, last = ["nothing", *done.stderr.strip().splitlines()]
+        return f"`sinfo` says: {last}"
     return parsed(done.stdout)
 
 

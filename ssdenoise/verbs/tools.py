@@ -97,6 +97,35 @@ def plan(
         int, typer.Option(min=0, max=1, help="1: measure the rates on this machine's GPU; 0: on its processors.")
     ] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads to measure with; the default is all.")] = None,
+    simulate: Annotated[
+        str | None,
+        typer.Option(metavar="N_GPUS,...", help="Simulate the run on so many GPUs; several numbers with commas."),
+    ] = None,
+    like: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Finished run, a name or a folder, whose jobs tell how long these take."),
+    ] = None,
+    cores: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Cores of all machines; on a cluster, of those for jobs without a GPU. The default is this machine's, "
+            "or the profile's; on a cluster, as many as jobs ask for.",
+        ),
+    ] = None,
+    overhead: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            min=0,
+            help="Seconds for which each job holds its cores and GPU before it works. The default is 0 on one machine, "
+            "and 6 on a cluster, for two starts of Snakemake.",
+        ),
+    ] = None,
+    failing: Annotated[
+        float,
+        typer.Option(metavar="SHARE", min=0, max=1, help="Share of the jobs that fail half-way, and are repeated."),
+    ] = 0.0,
 ) -> None:
     """Tell what a run of this folder will take: jobs, hours, storage, memory, and what does not fit the profile.
 
@@ -105,14 +134,26 @@ def plan(
     """
     from ssdenoise.device import Device
     from ssdenoise.plan import plan
+    from ssdenoise.plan.schedule import Simulated
 
     if device and not rates:
         raise ConfigError(f"--device {device!r} names a device whose rates were kept; add the file with --rates")
+    simulated = Simulated(_numbers(simulate), like, cores, overhead, failing) if simulate else None
+    if not simulated and (like or cores or overhead is not None or failing):
+        raise ConfigError("--like, --cores, --overhead and --failing are of a simulation; add --simulate N_GPUS")
     logging.disable()  # the device is in the text
     here = Device.granted(gpu, threads or len(os.sched_getaffinity(0)))
-    found = plan(configfile, profile, here, config=config or (), rates=rates, elsewhere=device)
+    found = plan(configfile, profile, here, config=config or (), rates=rates, elsewhere=device, simulated=simulated)
     sys.stdout.write(str(found))
     raise typer.Exit(0 if found.fits else 1)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """Numbers with commas between them."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"--simulate {text!r} is no number of GPUs, nor several such as 1,4,16") from None
 
 
 @tool()

@@ -119,9 +119,9 @@ def test_sinfo_that_is_missing_or_fails_is_told(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("PATH", str(tmp_path))
     assert ask_sinfo() == "there is no `sinfo` here; plan on a machine that submits"
     sinfo = tmp_path / "sinfo"
-    sinfo.write_text("#!/bin/sh\necho 'slurm_load_partitions: Unable to contact\n controller' >&2\nexit 1\n")
+    sinfo.write_text("#!/bin/sh\necho 'sinfo: error: some' >&2\necho 'sinfo: fatal: other' >&2\nexit 1\n")
     sinfo.chmod(sinfo.stat().st_mode | stat.S_IXUSR)
-    assert ask_sinfo() == "`sinfo` says slurm_load_partitions: Unable to contact controller"
+    assert ask_sinfo() == "`sinfo` says: sinfo: fatal: other"
     sinfo.write_text(f"#!/bin/sh\nprintf '{SANDBOX.replace(chr(10), chr(92) + 'n')}'\n")
     assert ask_sinfo() == nodes_of(SANDBOX)
 

@@ -13,9 +13,11 @@ import pytest
 
 from ssdenoise.config.read import read_project
 from ssdenoise.device import Device
+from ssdenoise.methods import METHODS
 from ssdenoise.plan.estimate import Estimate
 from ssdenoise.plan.jobs import parsed
 from ssdenoise.plan.rates import Rate, Rates
+from ssdenoise.provenance import canonical, digest
 from ssdenoise.status.jobs import STAGES, jobs
 from ssdenoise.store import Layout
 from tests.workflow.conftest import make
@@ -117,6 +119,47 @@ def test_a_plan_knows_beforehand_what_the_rules_will_ask_for(tmp_path: Path, mon
             found = (math.ceil(need.memory_mb), math.ceil(need.minutes))
             assert found == (job.granted("mem_mb"), job.granted("runtime")), name
     assert {job.rule for job in after} >= {"train", "denoise", "probe", "score", "commit", "figures_uncertain"}
+
+
+def test_a_run_of_terabytes_is_simulated_from_the_heads_of_its_files(tmp_path: Path) -> None:
+    workflow = make(tmp_path / "large")
+    np.lib.format.open_memmap(workflow.folder / "v.npy", "w+", np.uint16, (3052, 8192, 8192))  # which takes no room
+    for name in "abc":
+        (workflow.folder / f"{name}.npy").hardlink_to(workflow.folder / "v.npy")
+    rows = [f"{name}\t{name}.npy\tZYX\t8\n" for name in "abc"]
+    (workflow.folder / "datasets.tsv").write_text("".join(["dataset\tnoisy\taxes\tslabs\n", *rows]))
+    workflow.configure(methods={"n2v": {"name": "n2v"}}, storage={})
+    profile = workflow.folder / "workflow" / "profiles" / "slurm" / "config.yaml"
+    profile.write_text(profile.read_text().replace("jobs: 200", "jobs: 8"))
+    rate = {"kind": "cuda", "step_seconds": 0.01, "voxels_per_second": 1e7}
+    key = digest(canonical([METHODS["n2v"]().model_dump(mode="json"), 2, 1]))  # type: ignore[call-arg]
+    (workflow.folder / "rates.json").write_text(json.dumps({"some GPU": {key: rate}}))
+    command = [sys.executable, "-m", "ssdenoise", "plan", "--configfile", "config.yaml"]
+    command += ["--profile", "workflow/profiles/slurm", "--rates", "rates.json", "--device", "some"]
+    command += ["--simulate", "1,4,16", "--failing", "0.04"]
+    environment = workflow.environment()
+    environment["PATH"] = f"{tmp_path}:{environment['PATH']}"
+    (tmp_path / "sinfo").write_text("#!/bin/sh\necho no cluster >&2\nexit 1\n")
+    (tmp_path / "sinfo").chmod(0o755)
+    plan = subprocess.run(command, cwd=workflow.folder, env=environment, capture_output=True, text=True)
+    assert plan.returncode == 0, plan.stderr
+    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in plan.stdout.splitlines() if "|" in line]
+    rows_of = {row[0]: row for row in reversed(table)}  # of rules, not of the critical path
+    assert rows_of["together"][3] == "1.23 TB"
+    # 614 Gvoxel at 10 Mvoxel/s, and halos
+    assert 17 < float(rows_of["denoise"][2].removesuffix(" h")) < 20
+    assert [float(rows_of[gpus][4]) for gpus in ("1", "4", "16")] == [2, 2, 2]  # 4 % of 50 jobs
+    hours = [float(rows_of[gpus][1].removesuffix(" d")) * 24 for gpus in ("1", "4", "16")]
+    assert hours[0] > hours[1] >= hours[2]
+    assert (
+        "not checked: whether the cluster's partitions can run these jobs, as `sinfo` says: no cluster" in plan.stdout
+    )
+    assert "train by the rates of some GPU; " in plan.stdout
+    assert "by what jobs are allowed, which is no measurement" in plan.stdout
+    assert "beware: `jobs: 8` of the profile submits fewer jobs than 16 GPUs could run" in plan.stdout
+    alone = subprocess.run([*command[:-4], "--cores", "3"], cwd=workflow.folder, capture_output=True, text=True)
+    assert alone.returncode == 2
+    assert alone.stderr.endswith("--failing are of a simulation; add --simulate N_GPUS\n")
 
 
 @pytest.mark.parametrize(
