@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +50,23 @@ class Project:
             if (one.dataset, one.noise, one.method) not in known:
                 raise ConfigError(f"config: published: no {one.method!r} runs on {one.dataset!r} at {one.noise!r}")
 
+    @cached_property
+    def _members(self) -> dict[str, list[Dataset]]:
+        """Datasets by what is trained on them: rules ask several times for each job, too often to scan the sheet."""
+        found: dict[str, list[Dataset]] = {}
+        for row in self.datasets.values():
+            if row.trains:
+                found.setdefault(row.trains, []).append(row)
+        # another order of the sheet trains nothing anew
+        return {trained: sorted(rows, key=lambda row: row.dataset) for trained, rows in found.items()}
+
     def members(self, trained: str) -> list[Dataset]:
         """The datasets that the models of a dataset or a group are trained on; none if it trains none."""
-        rows = [row for row in self.datasets.values() if row.trains == trained]
-        return sorted(rows, key=lambda row: row.dataset)  # another order of the sheet trains nothing anew
+        return self._members.get(trained, [])
 
     def trained(self) -> list[str]:
         """The datasets and groups that models are trained for."""
-        return list(dict.fromkeys(row.trains for row in self.datasets.values() if row.trains))
+        return list(self._members)
 
     def unseen(self, dataset: str, method: str | None) -> int | None:
         """Number of a realization that no model of a method entry has seen; None where there is none.
@@ -107,7 +117,7 @@ class Project:
             return [path, *inside] if pattern.exists() else []
         return [str(Path(path).parent / found.name) for found in sorted(pattern.parent.glob(pattern.name))]
 
-    @property
+    @cached_property
     def downloaded(self) -> dict[str, FetchSpec]:
         """Path of each downloaded file, and how to get it."""
         return {

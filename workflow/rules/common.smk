@@ -11,7 +11,6 @@ from types import SimpleNamespace
 
 from snakemake.io import report as reported
 
-import ssdenoise.needs as needs
 from ssdenoise.config.models import MEASURED, Auto
 from ssdenoise.config.project import Project
 from ssdenoise.config.specs import dump
@@ -34,13 +33,14 @@ PRODUCTS = [
     for product in ("denoised", "uncertainty")
     if product == "denoised" or PROJECT.config.methods[entry].probabilistic
 ]
-#: Datasets with a truth in the units of their noisy volumes, and a method whose stated uncertainty it tests.
-UNCERTAIN = [
+#: Datasets with a truth in the units of their noisy volumes, and a method whose stated uncertainty it tests: keys, as
+#: each figure of each dataset is looked up.
+UNCERTAIN = dict.fromkeys(
     name
     for name, row in PROJECT.datasets.items()
     if row.situation != "archive" and row.reference_fit == "none"
     if any(PROJECT.config.methods[m].probabilistic for m in PROJECT.methods_of(name))
-]
+)
 
 
 #: Figures of the whole run.
@@ -84,6 +84,9 @@ def granted_gpu(rule):
 
 
 def train_needs(wildcards, input, threads):
+    # here and below, where it is used: a dry run without it is a second faster and 60 MB smaller
+    import ssdenoise.needs as needs
+
     noisy = [input.noisy] if isinstance(input.noisy, str) else input.noisy
     return needs.train(
         PROJECT.config.methods[wildcards.entry],
@@ -96,6 +99,8 @@ def train_needs(wildcards, input, threads):
 
 
 def denoise_needs(wildcards, input, threads):
+    import ssdenoise.needs as needs
+
     entries, entry = PROJECT.config.methods, wildcards.entry
     among = entries[entry].among if entry in CHOSEN else [entry]
     return needs.largest(
@@ -113,6 +118,8 @@ def denoise_needs(wildcards, input, threads):
 
 
 def probe_needs(wildcards, input, threads):
+    import ssdenoise.needs as needs
+
     return needs.probe(
         PROJECT.config.methods[wildcards.entry],
         PROJECT.datasets[wildcards.dataset].ndim,
@@ -126,6 +133,8 @@ def stage_needs(name):
     """Needs of a stage without a network, by the stores it reads or, of an ingest, its files."""
 
     def of(wildcards, input, threads):
+        import ssdenoise.needs as needs
+
         if name == "ingest":
             return needs.ingest(
                 [input.source] if isinstance(input.source, str) else input.source
