@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SNAKEMAKE := $(BIN)/python -m snakemake --profile workflow/profiles/default
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: demo test test-python lint lock schema bench bench-quality bench-real clean
+.PHONY: demo test test-python lint lock schema bench bench-dag bench-quality bench-real clean
 
 demo: $(VENV)/installed
 	@# steps done, and not a block of text for each job; why one failed is told when the run ends, of its log's last line
@@ -56,6 +56,10 @@ schema: $(VENV)/installed
 # PEER: an environment with CAREamics, tensorstore, ngff-zarr and bioio-conversion; ONLY: names of tables.
 bench: $(VENV)/installed
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE PEER=$(PEER) ONLY=$(ONLY) $(BIN)/python -m tests.benchmarks
+
+# JOBS: up to how many jobs, roughly, projects are tried.
+bench-dag: $(VENV)/installed
+	$(if $(JOBS),JOBS=$(JOBS)) $(BIN)/python -m tests.benchmarks.dag
 
 # The settings of OpenBLAS that are taken away slow it down, for the sake of old versions of it.
 # PEER: an environment with CAREamics. DATA: a folder with bsd400_train_gray180/ and bsd68_gray/, or with the images
