@@ -151,6 +151,8 @@ def asked(what, of):
     """A resource of a rule, more of it at each attempt; `what` is an attribute of its needs."""
 
     def amount(wildcards, input, threads, attempt):
+        import ssdenoise.needs as needs
+
         own = attempt * math.ceil(getattr(of(wildcards, input, threads), what))
         return own + needs.SNAKEMAKE_MB * (
             what == "memory_mb" and not workflow.local_exec
