@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 import uuid
 from collections.abc import Mapping, Sequence
@@ -221,4 +222,14 @@ def _opened(job: Job) -> Worker:
 
     worker = get_worker()
     threads = job.threads or worker.state.nthreads
-    return Worker(job, Device.granted(job.gpu, threads, worker.name if isinstance(worker.name, int) else 0))
+    return Worker(job, Device.granted(job.gpu, threads, number_of(worker.name)))
+
+
+def number_of(name: int | str) -> int:
+    """Which of the workers that see a machine's GPUs one is, from 0, by its name.
+
+    Names that `workers` gave are numbers, those of `dask worker --nworkers` and of dask-jobqueue end in one after a
+    hyphen; others, such as addresses, tell nothing: 0.
+    """
+    number = re.fullmatch(r"(?:.*-)?(\d+)", str(name))
+    return int(number[1]) if number else 0

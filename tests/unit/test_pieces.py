@@ -15,7 +15,7 @@ from ssdenoise import denoise as stage
 from ssdenoise import pieces
 from ssdenoise.commit import commit
 from ssdenoise.config.specs import DenoiseSpec, Storage
-from ssdenoise.denoise import denoise
+from ssdenoise.denoise import crew, denoise
 from ssdenoise.errors import TooLittleMemory
 from ssdenoise.grid import ceil_to, extent
 from ssdenoise.methods import METHODS, Estimate, Method, Network
@@ -202,3 +202,10 @@ def test_workers_give_the_same_bits(counts: Volume, tmp_path: Path, monkeypatch:
         address = cluster.scheduler_address
         denoise(FLOAT, counts.path, model, tmp_path / "scheduler", CPU, scheduler=address)
     assert finished(tmp_path / "scheduler") == expected
+
+
+def test_workers_of_one_machine_take_its_gpus_in_turn() -> None:
+    """Two of `workers`, two of a job of dask-jobqueue with two GPUs, and one that has a name of its own."""
+    assert [crew.number_of(name) for name in (0, 1)] == [0, 1]
+    assert [crew.number_of(f"SLURMCluster-7-{i}") for i in (0, 1)] == [0, 1]
+    assert [crew.number_of(name) for name in ("tcp://10.0.0.1:40123", "gpu-of-mine")] == [0, 0]
