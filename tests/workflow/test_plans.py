@@ -61,6 +61,16 @@ def test_a_group_trains_once_on_all_its_datasets(tmp_path: Path) -> None:
         assert f"--model results/tiny/g/gaussian/n2n/seed-0 --output {scene}/n2n/seed-0" in plan
 
 
+@pytest.mark.parametrize(
+    ("granted", "gpus"), [("gpu=1", 1), ("gres=gpu:a100:2", 2), ("gres=gpu", 1), ("mem_mb=9000", 0)]
+)
+def test_a_gpu_is_used_however_a_cluster_hands_it_out(granted: str, gpus: int, tmp_path: Path) -> None:
+    workflow = make(tmp_path / "gpu")
+    model = "results/tiny/archive/measured/n2n/seed-0/model.json"
+    plan = workflow.run(model, "--dry-run", "--printshellcmds", "--set-resources", f"train:{granted}").stdout
+    assert f"--gpu {gpus} --threads" in plan
+
+
 @pytest.mark.slow
 def test_a_plan_counts_the_jobs_that_snakemake_counts(tmp_path: Path) -> None:
     workflow = make(tmp_path / "plan")

@@ -77,10 +77,19 @@ def code(stage):
     return lambda wildcards: PROJECT.code(stage, wildcards.get("entry"))
 
 
+def granted_gpus(wildcards, rulename):
+    """GPUs that the profile grants a rule: as `gpu` or, where a Slurm wants that, as `gres`."""
+    given = workflow.resource_settings.overwrite_resources.get(rulename, {})
+    if "gpu" in given:
+        return given["gpu"].value
+    gres = given["gres"].raw if "gres" in given else ""
+    found = re.fullmatch(r"'?gpu(:[a-z]\w*)?(:(?P<number>\d+))?'?", gres)
+    return int(found["number"] or 1) if found else 0
+
+
 def granted_gpu(rule):
     """Whether the profile grants a rule a GPU."""
-    given = workflow.resource_settings.overwrite_resources.get(rule, {}).get("gpu")
-    return given is not None and given.value > 0
+    return granted_gpus(None, rule) > 0
 
 
 def train_needs(wildcards, input, threads):

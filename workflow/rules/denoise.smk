@@ -15,6 +15,7 @@ rule denoise:
     threads: 1
     resources:
         gpu=0,
+        devices=granted_gpus,
         mem_mb=asked("memory_mb", denoise_needs),
         runtime=asked("minutes", denoise_needs),
         workers=1,
@@ -27,7 +28,7 @@ rule denoise:
     shell:
         "python -m ssdenoise denoise --spec {params.spec:q} --noisy {input.noisy} {params.pair} --model {params.model}"
         " --output {params.folder} --slab {wildcards.slab} --slabs {wildcards.slabs}"
-        " --gpu {resources.gpu} --threads {threads} --memory-mb {resources.mem_mb} --workers {resources.workers}"
+        " --gpu {resources.devices} --threads {threads} --memory-mb {resources.mem_mb} --workers {resources.workers}"
         " 2> {log}"
 
 

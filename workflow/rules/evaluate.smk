@@ -81,6 +81,7 @@ rule probe:
     threads: 1
     resources:
         gpu=0,
+        devices=granted_gpus,
         mem_mb=asked("memory_mb", probe_needs),
         runtime=asked("minutes", probe_needs),
     params:
@@ -90,7 +91,8 @@ rule probe:
         repeat=option("repeat"),
     shell:
         "python -m ssdenoise probe --spec {params.spec:q} --noisy {input.noisy} --calibration {input.calibration}"
-        " --model {params.model} {params.repeat} --output {output} --gpu {resources.gpu} --threads {threads} 2> {log}"
+        " --model {params.model} {params.repeat} --output {output} --gpu {resources.devices} --threads {threads}"
+        " 2> {log}"
 
 
 rule compare:

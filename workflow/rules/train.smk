@@ -18,6 +18,7 @@ rule train:
     threads: 1
     resources:
         gpu=0,
+        devices=granted_gpus,
         mem_mb=asked("memory_mb", train_needs),
         runtime=asked("minutes", train_needs),
     params:
@@ -30,7 +31,7 @@ rule train:
     shell:
         "python -m ssdenoise train --spec {params.spec:q} {params.noisy} {params.target}"
         " {params.calibration} --output {params.folder}"
-        " --gpu {resources.gpu} --threads {threads} 2> {log}"
+        " --gpu {resources.devices} --threads {threads} 2> {log}"
 
 
 rule choose:
