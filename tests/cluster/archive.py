@@ -71,12 +71,13 @@ def archive(folder: Path) -> Workflow:
     return workflow
 
 
-def start(workflow: Workflow, slurm: Slurm, log: Path) -> subprocess.Popen[bytes]:
+def start(workflow: Workflow, slurm: Slurm, log: Path, *arguments: str) -> subprocess.Popen[bytes]:
     """Snakemake with the profile for Slurm, at the pace of a test."""
     profile = str(workflow.folder / "workflow" / "profiles" / "slurm")
     pace = ["--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "10"]
     site = ["--slurm-no-account", "--slurm-status-command", "squeue"]
     options = [
+        *arguments,
         "--configfile",
         "config.yaml",
         "--profile",
