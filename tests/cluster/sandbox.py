@@ -112,13 +112,19 @@ class Slurm:
         self.wait(lambda: set(self.run("sinfo", "-h", "-N", "-o", "%T").split()) == {"idle"}, PATIENCE)
 
     def stop(self) -> None:
-        """End the daemons."""
+        """End the daemons, and what is left of jobs: a node that is down is not told to end any."""
         for file in self.folder.glob("*.pid"):
             try:
                 os.kill(int(file.read_text()), signal.SIGTERM)
             except (ProcessLookupError, ValueError):
                 continue
         self.wait(lambda: not any(map(_alive, self.folder.glob("*.pid"))), PATIENCE)
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                if str(self.folder).encode() in (process / "environ").read_bytes():
+                    os.kill(int(process.name), signal.SIGKILL)
+            except OSError:  # it has ended, or is another user's
+                continue
 
     def run(self, *command: str) -> str:
         """Standard output of one of its programs."""
