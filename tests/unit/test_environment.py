@@ -61,6 +61,25 @@ def test_a_container_has_what_make_installs(recipe: str, base: str, copies: str,
     assert package.endswith("--no-deps --editable .")
 
 
+def test_the_pods_on_kubernetes_share_a_folder_and_a_scheduler() -> None:
+    items = yaml.safe_load((ROOT / "workflow" / "envs" / "kubernetes.yaml").read_text())["items"]
+    (service,) = [item for item in items if item["kind"] == "Service"]
+    pods = {item["kind"] + item["metadata"]["name"]: item["spec"]["template"] for item in items if item is not service}
+    assert len(pods) == 3
+    containers = {name: pod["spec"]["containers"][0] for name, pod in pods.items()}
+    for shared in ("image", "workingDir", "volumeMounts"):
+        assert len({str(container[shared]) for container in containers.values()}) == 1
+    assert len({str(pod["spec"]["volumes"]) for pod in pods.values()}) == 1
+
+    address = f"tcp://{service['metadata']['name']}:{service['spec']['ports'][0]['port']}"
+    scheduler = pods["Deploymentssdenoise-scheduler"]
+    assert scheduler["metadata"]["labels"] == service["spec"]["selector"]
+    assert address in containers["Deploymentssdenoise-worker"]["command"]
+    job = containers["Jobssdenoise"]
+    assert job["env"] == [{"name": "DASK_SCHEDULER_ADDRESS", "value": address}]
+    assert (ROOT / job["command"][job["command"].index("--profile") + 1] / "config.yaml").is_file()
+
+
 def test_every_direct_dependency_is_justified() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text()
     table = text[text.index("## Dependencies") : text.index("## Never run")]
