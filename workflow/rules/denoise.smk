@@ -25,8 +25,9 @@ rule denoise:
         pair=option("pair"),
         model=model_folder,
         folder=folder,
+    # no shell in between: a signal would end it at once, and Slurm then ends what a job's first process leaves behind
     shell:
-        "python -m ssdenoise denoise --spec {params.spec:q} --noisy {input.noisy} {params.pair} --model {params.model}"
+        "exec python -m ssdenoise denoise --spec {params.spec:q} --noisy {input.noisy} {params.pair} --model {params.model}"
         " --output {params.folder} --slab {wildcards.slab} --slabs {wildcards.slabs}"
         " --gpu {resources.devices} --threads {threads} --memory-mb {resources.mem_mb} --workers {resources.workers}"
         " 2> {log}"

@@ -28,8 +28,9 @@ rule train:
         target=option("target"),
         calibration=option("calibration"),
         folder=parent,
+    # no shell in between: a signal would end it at once, and Slurm then ends what a job's first process leaves behind
     shell:
-        "python -m ssdenoise train --spec {params.spec:q} {params.noisy} {params.target}"
+        "exec python -m ssdenoise train --spec {params.spec:q} {params.noisy} {params.target}"
         " {params.calibration} --output {params.folder}"
         " --gpu {resources.devices} --threads {threads} 2> {log}"
 
