@@ -97,20 +97,13 @@ def finish(folder: Path) -> None:
     """Files that stand for the products, and Snakemake's records of them."""
     layout = Layout.fit(SHAPE, "uint16", Storage().chunk, Storage().shard)
     store = json.dumps({"attributes": {"ssdenoise": {"layout": asdict(layout)}}})
-    done = subprocess.run(
-        command("-n"),
-        cwd=folder,
-        env=environment(),
-        check=True,
-        capture_output=True,
-        text=True,
-    )
+    done = subprocess.run(command("-n"), cwd=folder, env=environment(), check=True, capture_output=True, text=True)
     for line in done.stdout.splitlines():
         key, _, paths = line.strip().partition(": ")
         for path in paths.split(", ") if key == "output" else ():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_text(store)
-    measured(folder, "--touch")
+    measured(folder, "--touch", "--forceall")  # only what is forced is recorded
 
 
 def rows(folder: Path, size: int) -> list[dict[str, object]]:
@@ -122,9 +115,9 @@ def rows(folder: Path, size: int) -> list[dict[str, object]]:
     parsing = {f"{key}, parsing": value for key, value in measured(folder, "--list").items()}
 
     def dry(done: str) -> dict[str, object]:
-        return (
-            project | {"done": done} | measured(folder, "-n", "--quiet") | parsing | {"stat calls": stat_calls(folder)}
-        )
+        used = measured(folder, "-n", "--quiet")
+        calls = stat_calls(folder, "-n", "--quiet") - stat_calls(folder, "--list")
+        return project | {"done": done} | used | parsing | {"stat calls after parsing": calls}
 
     found = [dry("nothing")]
     if size == DONE:
