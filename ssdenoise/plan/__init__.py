@@ -128,7 +128,7 @@ def _jobs(jobs: Sequence[PlannedJob], found: Sequence[Takes]) -> pd.DataFrame:
             "of the longest": _duration(max(need.hours for _, need in of_rule)),
             "granted": _duration(max(job.granted("runtime") for job, _ in of_rule) / 60),
             "threads": max(job.threads for job, _ in of_rule),
-            "GPUs": f"{max(job.granted('gpu') for job, _ in of_rule):.0f}",
+            "GPUs": f"{max(job.gpus for job, _ in of_rule)}",
             "MB granted": f"{max(job.granted('mem_mb') for job, _ in of_rule):.0f}".replace("inf", ASKED),
             "MB needed": f"{max(need.memory_mb for _, need in of_rule):.0f}".removeprefix("0"),
         }
@@ -148,7 +148,7 @@ def _duration(hours: float) -> str:
 
 def _totals(jobs: Sequence[PlannedJob], found: Sequence[Takes], device: str) -> str:
     hours = {
-        kind: math.fsum(need.hours for job, need in zip(jobs, found, strict=True) if (job.granted("gpu") > 0) == on_gpu)
+        kind: math.fsum(need.hours for job, need in zip(jobs, found, strict=True) if (job.gpus > 0) == on_gpu)
         for kind, on_gpu in (("GPUs", True), ("processors", False))
     }
     told = " and ".join(f"{_duration(value)} of {kind}" for kind, value in hours.items() if value)
@@ -160,7 +160,7 @@ def _totals(jobs: Sequence[PlannedJob], found: Sequence[Takes], device: str) -> 
 
 def _other_device(jobs: Sequence[PlannedJob], found: Sequence[Takes], device: str) -> list[str]:
     """A line if the rates are those of processors and the jobs get GPUs, or the other way round."""
-    timed = [(job.granted("gpu") > 0, need.kind == "cuda") for job, need in zip(jobs, found, strict=True) if need.hours]
+    timed = [(job.gpus > 0, need.kind == "cuda") for job, need in zip(jobs, found, strict=True) if need.hours]
     if all(granted == measured for granted, measured in timed):
         return []
     rates, granted = ("a GPU's", "none") if timed[0][1] else ("a processor's, not a GPU's", "GPUs")

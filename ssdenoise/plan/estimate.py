@@ -64,7 +64,7 @@ class Estimate:
 
     def of(self, job: PlannedJob) -> Takes:
         """What a job takes."""
-        gpu, threads = job.granted("gpu") > 0, job.threads
+        gpu, threads = job.gpus > 0, job.threads
         if job.rule == "train":
             return self._train(job, gpu=gpu, threads=threads)
         if job.rule in ("denoise", "probe"):

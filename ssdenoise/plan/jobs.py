@@ -41,6 +41,11 @@ class PlannedJob:
         entry = self.wildcards.get("entry")
         return self.rule + (f" of {who}" if who else "") + (f" by {entry}" if entry else "")
 
+    @property
+    def gpus(self) -> int:
+        """GPUs that it is granted, as `gpu` or, where a Slurm wants that, as `gres`: the rules count both."""
+        return int(max(self.granted("gpu"), self.granted("devices")))
+
     def granted(self, resource: str) -> float:
         """A resource as a number; 0 if it has none of that name, infinity if it is not known before the job runs."""
         value = self.resources.get(resource, "0")

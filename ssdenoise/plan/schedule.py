@@ -70,7 +70,7 @@ def simulated_jobs(jobs: Sequence[PlannedJob], seconds: Sequence[float]) -> list
         Job(
             job.rule,
             work,
-            int(job.granted("gpu")),
+            job.gpus,
             job.threads,
             tuple(dict.fromkeys(writer[path] for path in job.inputs if path in writer)),
         )

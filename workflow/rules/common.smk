@@ -87,12 +87,7 @@ def granted_gpus(wildcards, rulename):
     return int(found["number"] or 1) if found else 0
 
 
-def granted_gpu(rule):
-    """Whether the profile grants a rule a GPU."""
-    return granted_gpus(None, rule) > 0
-
-
-def train_needs(wildcards, input, threads):
+def train_needs(wildcards, input, threads, rulename):
     # here and below, where it is used: a dry run without it is a second faster and 60 MB smaller
     import ssdenoise.needs as needs
 
@@ -103,11 +98,11 @@ def train_needs(wildcards, input, threads):
         tuple(map(needs.layout_of, noisy)),
         paired=bool(input.target),
         threads=threads,
-        gpu=granted_gpu("train"),
+        gpu=granted_gpus(wildcards, rulename) > 0,
     )
 
 
-def denoise_needs(wildcards, input, threads):
+def denoise_needs(wildcards, input, threads, rulename):
     import ssdenoise.needs as needs
 
     entries, entry = PROJECT.config.methods, wildcards.entry
@@ -120,13 +115,13 @@ def denoise_needs(wildcards, input, threads):
             passes=2 if input.pair else 1,
             slabs=int(wildcards.slabs),
             threads=threads,
-            gpu=granted_gpu("denoise"),
+            gpu=granted_gpus(wildcards, rulename) > 0,
         )
         for one in among
     )
 
 
-def probe_needs(wildcards, input, threads):
+def probe_needs(wildcards, input, threads, rulename):
     import ssdenoise.needs as needs
 
     return needs.probe(
@@ -134,14 +129,14 @@ def probe_needs(wildcards, input, threads):
         PROJECT.datasets[wildcards.dataset].ndim,
         needs.layout_of(input.noisy),
         threads=threads,
-        gpu=granted_gpu("probe"),
+        gpu=granted_gpus(wildcards, rulename) > 0,
     )
 
 
 def stage_needs(name):
     """Needs of a stage without a network, by the stores it reads or, of an ingest, its files."""
 
-    def of(wildcards, input, threads):
+    def of(wildcards, input, threads, rulename):
         import ssdenoise.needs as needs
 
         if name == "ingest":
@@ -159,10 +154,12 @@ def stage_needs(name):
 def asked(what, of):
     """A resource of a rule, more of it at each attempt; `what` is an attribute of its needs."""
 
-    def amount(wildcards, input, threads, attempt):
+    def amount(wildcards, input, threads, attempt, rulename):
         import ssdenoise.needs as needs
 
-        own = attempt * math.ceil(getattr(of(wildcards, input, threads), what))
+        own = attempt * math.ceil(
+            getattr(of(wildcards, input, threads, rulename), what)
+        )
         return own + needs.SNAKEMAKE_MB * (
             what == "memory_mb" and not workflow.local_exec
         )
