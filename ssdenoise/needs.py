@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple, dataclass
 from functools import cache
@@ -26,6 +27,7 @@ from ssdenoise.pieces import SAMPLE as TRACED
 from ssdenoise.pieces import footprint
 from ssdenoise.probe import PIECE_VOXELS as PROBE_VOXELS
 from ssdenoise.probe import SAMPLE, SAMPLES
+from ssdenoise.provenance import ZARR_METADATA
 from ssdenoise.store import Layout, Volume
 from ssdenoise.train.pool import POOL_BYTES
 
@@ -52,6 +54,9 @@ RUNS = 8
 #: Stages that read no volume, or crops of it, which take as long of any.
 SAMPLED = ("choose", "compare", "figures", "report")
 
+#: Generic resources of Slurm that are GPUs: kind, which need not be told and may be all digits, and number.
+GRES = re.compile(r"(?:^|,)gpu(?::([^:,()]+(?=:\d)|[^:,()]*[^:,()\d][^:,()]*))?(?::(\d+))?(?=[:,(]|$)")
+
 #: Of each stage without a network, MB of its process and bytes for each byte of its volumes, while these are small:
 #: over the peaks of the demo's jobs (`make bench ONLY=resources`); and MB at most, on volumes of any size: over those
 #: on 4 GiB (`make bench ONLY=memory`), but for `synthesize` and the last four, which were seen on small volumes only.
@@ -67,8 +72,10 @@ STAGES = {
     "report": (400, 3, 1000),
 }
 
-#: How often larger what is read is than its file, by its suffix: histograms of photons are mostly zeros.
-UNPACKED = {".sdt": 10}
+#: How often larger what is read may be than its file, by its suffix: histograms of photons are mostly zeros, and what
+#: is not named here may be compressed.
+UNPACKED = {".npy": 1, ".mrc": 1, ".nii": 1, ".sdt": 10}
+PACKED = 4
 
 #: Memory of a training without what it reads and computes, in MB.
 TRAIN_MB = 600
@@ -112,6 +119,11 @@ class Need:
     memory_mb: float
     minutes: float
     gpu_memory_mb: float = 0.0
+
+
+def gpus_of(gres: str) -> tuple[tuple[str, int], ...]:
+    """Kind, empty where it is not told, and number of the GPUs among generic resources, as in `gpu:a100:2,shard:4`."""
+    return tuple((kind, int(number or 1)) for kind, number in GRES.findall(gres))
 
 
 def layout_of(path: str) -> Layout:
@@ -210,7 +222,7 @@ def denoise(method: Method, ndim: int, layout: Layout, *, passes: int, slabs: in
     host = 0.0 if gpu else max(min(piece, PIECES_MB * 1e6), takes.voxel_bytes * min(read, LEAST_VOXELS))
     # as if halos were as large as what is kept: they seldom are
     voxels = 2 * passes * math.ceil(len(tiles) / slabs) * read
-    seconds = voxels * (takes.voxel_flop / speed(threads, gpu=gpu) + 1 / VOXELS_PER_SECOND)
+    seconds = voxels * (takes.voxel_flop / speed(threads, gpu=gpu and takes.step_flop > 0) + 1 / VOXELS_PER_SECOND)
     return Need(process_mb(gpu=gpu) + (held + host) / 1e6, START_MINUTES + seconds / 60, piece / 1e6 if gpu else 0.0)
 
 
@@ -219,7 +231,9 @@ def probe(method: Method, ndim: int, layout: Layout, *, threads: int, gpu: bool)
     takes = traced(method, ndim, layout.shape[1])
     sample = min(SAMPLES[ndim] * math.prod(SAMPLE[ndim]), math.prod(layout.shape) // layout.shape[1])
     piece = takes.voxel_bytes * min(sample, PROBE_VOXELS)
-    seconds = 4 * RUNS * sample * (takes.voxel_flop / speed(threads, gpu=gpu) + 1 / VOXELS_PER_SECOND)
+    seconds = (
+        4 * RUNS * sample * (takes.voxel_flop / speed(threads, gpu=gpu and takes.step_flop > 0) + 1 / VOXELS_PER_SECOND)
+    )
     return Need(process_mb(gpu=gpu) + (0.0 if gpu else piece / 1e6), START_MINUTES + seconds / 60, piece / 1e6 * gpu)
 
 
@@ -229,9 +243,10 @@ def largest(needs: Iterable[Need]) -> Need:
 
 
 def ingest(files: Sequence[str]) -> Need:
-    """Of reading a source's files; none of a URL."""
-    unpacked = [os.path.getsize(file) * UNPACKED.get(os.path.splitext(file)[1].lower(), 1) for file in files]
-    return stage("ingest", sum(unpacked) if files else None)
+    """Of reading a source's files; of a Zarr, of which there is what describes it, and of a URL, for which are none."""
+    known = files and not any(os.path.basename(file) in ZARR_METADATA for file in files)
+    sizes = [os.path.getsize(file) * UNPACKED.get(os.path.splitext(file)[1].lower(), PACKED) for file in files]
+    return stage("ingest", sum(sizes) if known else None)
 
 
 def stage(name: str, held: float | None = None) -> Need:
@@ -256,5 +271,5 @@ def process_mb(*, gpu: bool) -> float:
 
 
 def speed(threads: int, *, gpu: bool) -> float:
-    """Arithmetic that is counted on, FLOP/s."""
+    """Arithmetic that is counted on, FLOP/s; that of filters is done by the processor, whatever they are granted."""
     return GPU_FLOPS if gpu else THREAD_FLOPS * threads

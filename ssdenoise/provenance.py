@@ -58,9 +58,13 @@ def fingerprint(path: str | Path) -> dict[str, int]:
     return {"bytes": sum(one.st_size for one in found), "modified_ns": max(one.st_mtime_ns for one in found)}
 
 
+#: Files of a Zarr's root that say what it is.
+ZARR_METADATA = ("zarr.json", ".zattrs", ".zgroup")
+
+
 def zarr_metadata(path: Path) -> list[Path]:
-    """The files of a Zarr's root that say what it is."""
-    return [file for name in ("zarr.json", ".zattrs", ".zgroup") if (file := path / name).is_file()]
+    """Those of them that are there."""
+    return [file for name in ZARR_METADATA if (file := path / name).is_file()]
 
 
 def companions(path: Path) -> list[Path]:

@@ -82,7 +82,7 @@ class Estimate:
             ]
             return replace(takes[0], asked=needs.largest(one.asked for one in takes if one.asked))
         if (stage := STAGE_OF.get(job.rule, job.rule)) in needs.STAGES:
-            asked = needs.stage(stage, self._read(job))
+            asked = self._ingest(job) if stage == "ingest" else needs.stage(stage, self._read(job))
             return Takes(memory_mb=asked.memory_mb, asked=asked)
         return Takes()
 
@@ -98,12 +98,17 @@ class Estimate:
 
     def _read(self, job: PlannedJob) -> float | None:
         """Bytes of the volumes that a job without a network reads; None if one of them is not known."""
-        if job.rule.startswith("ingest"):
-            column = job.wildcards.get("role") or ("noisy", "pair")[int(job.wildcards["realization"])]
-            read = [self._source(job.wildcards["dataset"], column)]
-        else:
-            read = [self._stored(Path(path).parent) for path in job.inputs if path.endswith(".ome.zarr/zarr.json")]
+        read = [self._stored(Path(path).parent) for path in job.inputs if path.endswith(".ome.zarr/zarr.json")]
         return None if None in read else math.fsum(needs.size_of(layout) for layout in read if layout)
+
+    def _ingest(self, job: PlannedJob) -> Need:
+        """As the rule asks, by the source's files, of which a noisy volume of the run is none."""
+        files = [
+            self.project.root / path
+            for path in job.inputs
+            if not path.startswith(f"results/{self.project.config.run}/")
+        ]
+        return needs.ingest([str(file) for file in files] if all(file.is_file() for file in files) else [])
 
     def _source(self, dataset: str, column: str) -> Layout | None:
         """Layout of the volume under a column of the sheet."""

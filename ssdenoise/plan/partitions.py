@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import math
-import re
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ssdenoise.needs import SNAKEMAKE_MB, Need
+from ssdenoise.needs import SNAKEMAKE_MB, Need, gpus_of
 from ssdenoise.plan.jobs import PlannedJob
 from ssdenoise.plan.profile import Profile
 
 #: Partition (the default one's name ends in `*`), its state, its limit of time; CPUs, MB, GPUs and state of nodes that
 #: are alike: these columns are as old as `sinfo`, while the fields of its JSON change with its plugins.
 SINFO = ("sinfo", "--noheader", "--exact", "--format", "%P|%a|%l|%c|%m|%G|%T")
-
-#: Generic resources that are GPUs: kind, which need not be told, and number.
-GPUS = re.compile(r"(?:^|,)gpu(?::([^:,()]*[^:,()\d][^:,()]*))?(?::(\d+))?(?=[:,(]|$)")
 
 #: States of nodes that run nothing, whatever flag follows; and seconds until `sinfo` has to answer.
 AWAY, PATIENCE = ("down", "drained", "fail", "unknown"), 60
@@ -88,9 +84,8 @@ def parsed(text: str) -> list[Nodes]:
     for line in text.splitlines():
         name, state, limit, threads, memory_mb, gres, of_nodes = line.strip().split("|")
         up = state == "up" and not of_nodes.startswith(AWAY)
-        gpus = tuple((kind, int(number or 1)) for kind, number in GPUS.findall(gres))
         size = (float(threads.rstrip("+")), float(memory_mb.rstrip("+")))
-        nodes.append(Nodes(name.rstrip("*"), name.endswith("*"), up, _minutes(limit), *size, gpus))
+        nodes.append(Nodes(name.rstrip("*"), name.endswith("*"), up, _minutes(limit), *size, gpus_of(gres)))
     return nodes
 
 
@@ -140,10 +135,8 @@ def _asked(job: PlannedJob, need: Need | None, profile: Profile, attempt: int) -
             return given
         return attempt * (math.ceil(first) if given == math.inf else given) + more
 
-    gres = GPUS.findall(job.resources.get("gres", ""))
-    gpus, kind = (
-        (float(gres[0][1] or 1), gres[0][0]) if gres else (job.granted("gpu"), job.resources.get("gpu_model", ""))
-    )
+    gres = gpus_of(job.resources.get("gres", ""))
+    kind, gpus = gres[0] if gres else (job.resources.get("gpu_model", ""), job.granted("gpu"))
     memory_mb = amount("mem_mb", need.memory_mb if need else 0.0, SNAKEMAKE_MB)
     return Asked(attempt, amount("runtime", need.minutes if need else 0.0), job.threads, memory_mb, gpus, kind)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from ssdenoise.errors import FormatError, MissingInputError
 #: Seconds between looks at the jobs of a cluster: Snakemake's default, and that of its plugin for Slurm 2.8, which
 #: waits so much longer after each look that found none ended.
 LOOKS, SLURM_LOOKS, SLURM_GROWTH = 10.0, 40.0, 10.0
+
+#: A number, a size or a time, all that is no expression.
+AMOUNT = re.compile(r"'?(\d+(\.\d+)?\s*[A-Za-z]*\s*)+'?")
 
 
 @dataclass(frozen=True)
@@ -88,8 +92,9 @@ def _number(value: object) -> float:
 
 
 def _fixed(value: Any) -> list[tuple[str, str]]:
-    """Rule and resource of what is set to numbers, in either of the forms that Snakemake knows."""
+    """Rule and resource of what is set to amounts, in either of the forms that Snakemake knows, by its usual name."""
     if isinstance(value, dict):
-        return [(rule, name) for rule, given in value.items() for name, v in given.items() if isinstance(v, int)]
-    parts = [one.replace(":", "=", 1).split("=", 2) for one in value]
-    return [(rule, name) for rule, name, amount in parts if amount.isdigit()]
+        given = [(rule, name, str(amount)) for rule, of_rule in value.items() for name, amount in of_rule.items()]
+    else:
+        given = [tuple(one.replace(":", "=", 1).split("=", 2)) for one in value]
+    return [(rule, "mem_mb" if name == "mem" else name) for rule, name, amount in given if AMOUNT.fullmatch(amount)]

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from ssdenoise.errors import InUseError
+from ssdenoise.errors import ConfigError, InUseError
 from ssdenoise.store.shards import records_of
 
 
@@ -37,6 +37,8 @@ def claim(path: Path) -> Iterator[None]:
     ------
     InUseError
         If another job has it, alone or shared.
+    ConfigError
+        If the file system locks no files.
 
     Notes
     -----
@@ -91,6 +93,11 @@ def _locked(file: IO[str], kind: int) -> bool:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        raise ConfigError(
+            f"{file.name} cannot be locked ({error.strerror}); the file system of the results must lock files for all "
+            "machines (`flock`: NFS 4 does, Lustre with that option)"
+        ) from None
     return True
 
 

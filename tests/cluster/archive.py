@@ -75,7 +75,7 @@ def start(workflow: Workflow, slurm: Slurm, log: Path, *arguments: str) -> subpr
     """Snakemake with the profile for Slurm, at the pace of a test."""
     profile = str(workflow.folder / "workflow" / "profiles" / "slurm")
     pace = ["--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "10"]
-    site = ["--slurm-no-account", "--slurm-status-command", "squeue"]
+    site = ["--slurm-array-jobs", "denoise", "--slurm-status-command", "squeue"]
     options = [
         *arguments,
         "--configfile",

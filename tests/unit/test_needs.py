@@ -81,6 +81,23 @@ def test_a_choice_asks_for_the_most_of_what_it_chooses_from() -> None:
     assert needs.largest([needs.Need(1, 5, 0), needs.Need(2, 3, 9)]) == needs.Need(2, 5, 9)
 
 
+def test_an_ingest_asks_by_what_its_files_may_hold(tmp_path: Path) -> None:
+    for name in ("a.npy", "a.tif", "zarr.json"):
+        (tmp_path / name).write_bytes(bytes(1_000_000))
+    plain, packed, zarr = (needs.ingest([str(tmp_path / name)]) for name in ("a.npy", "a.tif", "zarr.json"))
+    assert plain == needs.stage("ingest", 1e6)
+    assert packed == needs.stage("ingest", needs.PACKED * 1e6)
+    assert zarr == needs.ingest([]) == needs.stage("ingest")
+
+
+def test_a_filter_is_no_faster_on_a_gpu() -> None:
+    takes = [
+        needs.denoise(METHODS["nlm"](), 3, LARGE, passes=1, slabs=1, threads=4, gpu=gpu).minutes
+        for gpu in (False, True)
+    ]
+    assert takes[0] == takes[1] > needs.START_MINUTES
+
+
 def test_stages_hold_so_much_and_no_more() -> None:
     assert needs.stage("ingest", 1e6).memory_mb < needs.stage("ingest", 1e8).memory_mb
     assert (

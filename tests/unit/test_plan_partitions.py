@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ssdenoise.errors import FormatError, MissingInputError
-from ssdenoise.needs import SNAKEMAKE_MB, Need
+from ssdenoise.needs import SNAKEMAKE_MB, Need, gpus_of
 from ssdenoise.plan.jobs import PlannedJob, parsed
 from ssdenoise.plan.partitions import Nodes, ask_sinfo, impossible
 from ssdenoise.plan.partitions import parsed as nodes_of
@@ -133,6 +133,32 @@ def test_profiles_say_where_jobs_run_and_how_often() -> None:
     assert ("train", "mem_mb") not in profile.fixed
     here = Profile.read(ROOT / "workflow" / "profiles" / "default")
     assert (here.local, here.attempts, here.jobs, here.cores) == (True, 1, math.inf, math.inf)
+
+
+def test_what_a_profile_sets_is_asked_for_at_every_attempt(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(
+        "set-resources:\n  train: {runtime: 4h, mem: 64GB, gpu: 1}\n"
+        "  denoise: {mem_mb: attempt * 4000, runtime: '90'}\n"
+    )
+    fixed = {("train", "runtime"), ("train", "mem_mb"), ("train", "gpu"), ("denoise", "runtime")}
+    assert Profile.read(tmp_path).fixed == fixed
+
+
+@pytest.mark.parametrize(
+    ("gres", "gpus"),
+    [
+        ("gpu", (("", 1),)),
+        ("gpu:2", (("", 2),)),
+        ("gpu:A100", (("A100", 1),)),
+        ("gpu:3090:8", (("3090", 8),)),
+        ("shard:4,gpu:nvidia_a100_1g.10gb:7(S:0-1)", (("nvidia_a100_1g.10gb", 7),)),
+        ("gpu:a100:2,gpu:v100:1", (("a100", 2), ("v100", 1))),
+        ("shard:4", ()),
+        ("(null)", ()),
+    ],
+)
+def test_gpus_among_generic_resources(gres: str, gpus: tuple[tuple[str, int], ...]) -> None:
+    assert gpus_of(gres) == gpus
 
 
 def test_a_profile_is_the_newest_file_of_its_folder(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ import zarr
 from yaozarrs import validate_zarr_store
 
 from ssdenoise.config.specs import IngestSpec
-from ssdenoise.errors import DamagedStore, FormatError, InUseError, MissingInputError
+from ssdenoise.errors import ConfigError, DamagedStore, FormatError, InUseError, MissingInputError
 from ssdenoise.ingest import ingest
 from ssdenoise.store import (
     Layout,
@@ -87,6 +88,15 @@ def test_a_writer_withdraws_the_commit_before_anything_changes(tmp_path: Path) -
     ShardWriter(store, Layout.fit((1, 1, 4, 96, 96), "uint16", (2, 64, 64), (4, 64, 64)), "other")
     with pytest.raises(MissingInputError, match="no finished store"):
         Volume(store)
+
+
+def test_a_file_system_that_locks_no_files_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(claims.fcntl, "flock", refused)
+    with pytest.raises(ConfigError, match=r"lock cannot be locked \(Function not implemented\); the file system"):
+        claim(tmp_path / "lock").__enter__()
 
 
 def test_jobs_of_the_same_work_share_and_others_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

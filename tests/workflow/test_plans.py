@@ -62,7 +62,7 @@ def test_a_group_trains_once_on_all_its_datasets(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("granted", "gpus"), [("gpu=1", 1), ("gres=gpu:a100:2", 2), ("gres=gpu", 1), ("mem_mb=9000", 0)]
+    ("granted", "gpus"), [("gpu=1", 1), ("gres=gpu:A100_80:2", 2), ("gres=gpu", 1), ("mem_mb=9000", 0)]
 )
 def test_a_gpu_is_used_however_a_cluster_hands_it_out(granted: str, gpus: int, tmp_path: Path) -> None:
     workflow = make(tmp_path / "gpu")

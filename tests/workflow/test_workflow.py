@@ -124,6 +124,24 @@ def test_another_noise_level_runs_its_own_cells_only(copied: Workflow) -> None:
     assert {"compare", "report", "figures_uncertain", "train"} <= set(copied.planned())
 
 
+def test_another_dataset_runs_its_own_jobs_only(copied: Workflow) -> None:
+    sheet = copied.folder / "datasets.tsv"
+    header, *rows = sheet.read_text().splitlines()
+    first = dict(zip(header.split("\t"), rows[0].split("\t"), strict=True))
+    sheet.write_text("\n".join([header, *rows, "\t".join((first | {"dataset": "more"}).values())]) + "\n")
+    plan = copied.run("--dry-run").stdout
+    told = [line for line in plan.splitlines() if line.strip().startswith("wildcards:")]
+    assert told
+    assert all("=more" in line for line in told)
+    assert {"compare", "report", "train"} <= set(copied.planned())
+
+
+def test_a_dataset_that_is_taken_away_leaves_the_others_as_they_are(copied: Workflow) -> None:
+    sheet = copied.folder / "datasets.tsv"
+    sheet.write_text("\n".join(sheet.read_text().splitlines()[:-1]) + "\n")
+    assert set(copied.planned()) <= {*TABLES, "all"}
+
+
 def test_an_option_of_one_method_reruns_that_method_only(copied: Workflow) -> None:
     methods = yaml.safe_load((copied.folder / "config.yaml").read_text())["methods"]
     methods["n2v"]["radius"] = 2

@@ -82,9 +82,18 @@ def granted_gpus(wildcards, rulename):
     given = workflow.resource_settings.overwrite_resources.get(rulename, {})
     if "gpu" in given:
         return given["gpu"].value
-    gres = given["gres"].raw if "gres" in given else ""
-    found = re.fullmatch(r"'?gpu(:[a-z]\w*)?(:(?P<number>\d+))?'?", gres)
-    return int(found["number"] or 1) if found else 0
+    if "gres" not in given:
+        return 0
+    from ssdenoise.needs import gpus_of
+
+    gres = given["gres"].raw.strip("'")
+    found = gpus_of(gres)
+    if "gpu" in gres and not found:
+        raise WorkflowError(
+            f"{rulename}: gres {gres!r} names no GPU in a way that is understood; needed is gpu, gpu:NUMBER or "
+            "gpu:KIND:NUMBER"
+        )
+    return sum(number for _, number in found)
 
 
 def train_needs(wildcards, input, threads, rulename):
