@@ -25,6 +25,9 @@ PROFILES = (
 #: Terms of these profiles that RO-Crate itself lacks, such as `sha256`.
 TERMS = "https://w3id.org/ro/terms/workflow-run/context"
 
+#: Where rules lie in a checkout, and the checkout that the package runs from, if it is one.
+RULES, CHECKOUT = Path("workflow", "rules"), Path(__file__).parents[2]
+
 #: Licence of the workflow.
 OURS = "BSD-3-Clause"
 
@@ -84,7 +87,6 @@ class Contents:
         workflow = entities.crate.add_workflow(
             file, file.name, main=True, lang="snakemake", lang_version=version("snakemake")
         )
-        rules = sorted((self.root / "workflow" / "rules").glob("*.smk"))
         return said(
             workflow,
             {
@@ -93,7 +95,7 @@ class Contents:
                 "license": licence,
                 "encodingFormat": "text/plain",
                 "sha256": file_digest(file),
-                "hasPart": [entities.file(rule, license=licence) for rule in rules],
+                "hasPart": [entities.file(path, inside, license=licence) for path, inside in self._rules()],
                 "softwareRequirements": list(self._software()),
                 "input": [
                     entities.parameter("configfile", "File", "The configuration, a YAML file."),
@@ -102,6 +104,14 @@ class Contents:
                 ],
             },
         )
+
+    def _rules(self) -> list[tuple[Path, str]]:
+        """Files of the rules, and where they lie in the crate; where a checkout's are used as a module, these."""
+        own = sorted((self.root / RULES).glob("*.smk"))
+        if own:
+            return [(rule, "") for rule in own]
+        rules = [CHECKOUT / "Snakefile", *sorted((CHECKOUT / RULES).glob("*.smk"))]
+        return [(path, f"workflow/ssdenoise/{path.relative_to(CHECKOUT)}") for path in rules if path.is_file()]
 
     def _action(self, workflow: Any, people: Sequence[Any]) -> Any:
         """The run itself: what it was given, what it made, and when."""

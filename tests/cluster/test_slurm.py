@@ -6,6 +6,7 @@ import re
 import threading
 from collections import defaultdict
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -144,9 +145,17 @@ def test_jobs_run_where_they_belong_and_slabs_as_arrays(ran: Ran) -> None:
 
 
 def test_no_two_jobs_have_one_gpu(ran: Ran) -> None:
-    assert any(ran.watch.gpus)
     assert all(len(jobs) == 1 for held in ran.watch.gpus for jobs in held.values())
     assert max(len(held) for held in ran.watch.gpus) == 2  # both are in use
+    # nor between two looks, by the records of when jobs began and ended; which GPU one had, they tell while it runs
+    spans = {job["JobId"]: (job["StartTime"], job["EndTime"]) for job in ran.jobs}
+    by_gpu = defaultdict(set)
+    for held in ran.watch.gpus:
+        for index, jobs in held.items():
+            by_gpu[index].update(spans[job] for job in jobs)
+    assert by_gpu.keys() == {"0", "1"}
+    for of_gpu in by_gpu.values():
+        assert all(end <= start for (_, end), (start, _) in pairwise(sorted(of_gpu)))
 
 
 def test_a_cancelled_training_goes_on_where_it_was(ran: Ran) -> None:

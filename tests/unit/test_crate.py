@@ -118,6 +118,15 @@ def test_a_crate_has_what_its_profiles_demand(project: Path) -> None:
     assert "--configfile config.yaml --config noise_seed=3" in (output / "README.md").read_text()
 
 
+def test_a_project_that_uses_the_rules_of_a_checkout_brings_them(project: Path) -> None:
+    shutil.rmtree(project / "workflow" / "rules")
+    output = crate("r", Path("config.yaml"), Path("crate"), **GIVEN)
+    parts = references(check_profiles(output)["Snakefile"]["hasPart"])
+    assert "workflow/ssdenoise/Snakefile" in parts
+    assert "workflow/ssdenoise/workflow/rules/train.smk" in parts
+    assert all((output / part).is_file() for part in parts)
+
+
 def test_files_are_copied_and_volumes_are_named_by_path_digest_and_size(project: Path) -> None:
     output = crate("r", Path("config.yaml"), Path("crate"), **GIVEN)
     graph, run = graph_of(output), Path("results/r")
