@@ -16,6 +16,7 @@ from ssdenoise.config.project import Project
 from ssdenoise.errors import SsdenoiseError
 from ssdenoise.ingest import tczyx
 from ssdenoise.ingest.sources import read_in_place, read_source
+from ssdenoise.needs import size_of
 from ssdenoise.remote import is_remote
 from ssdenoise.store import Layout, Volume
 
@@ -40,7 +41,7 @@ def volumes(project: Project, layouts: Mapping[str, Layout | None]) -> pd.DataFr
         probabilistic = sum(project.config.methods[job[2]].probabilistic for job in done)
         out = np.dtype(dtype).itemsize
         sizes = {
-            "noisy": _bytes(layout),
+            "noisy": size_of(layout),
             "stores of it": _stored(project, row, layout) * (1 + PYRAMID),
             "denoised": math.prod(layout.shape) * (out * len(done) + 4 * probabilistic) * (1 + PYRAMID),
         }
@@ -60,21 +61,16 @@ def volumes(project: Project, layouts: Mapping[str, Layout | None]) -> pd.DataFr
     return pd.DataFrame(rows)
 
 
-def _bytes(layout: Layout) -> int:
-    """Size of a volume at full resolution."""
-    return math.prod(layout.shape) * np.dtype(layout.dtype).itemsize
-
-
 def _stored(project: Project, row: Dataset, noisy: Layout) -> int:
     """Bytes of all that is ingested and synthesized of a dataset, at full resolution."""
     if row.clean:
         methods = [project.config.methods[name] for name in project.methods_of(row.dataset)]
         paired = row.pairing == "volume" and any(method.target == "pair" for method in methods)
         realizations = (2 + paired) * len(project.noise_of(row.dataset))  # one of them for the scores
-        return _bytes(ingested(project, row.dataset, "clean") or noisy) + realizations * _bytes(noisy)
+        return size_of(ingested(project, row.dataset, "clean") or noisy) + realizations * size_of(noisy)
     pair = row.pair if row.pairing == "volume" else None  # for training or for the scores
     others = [column for column, there in (("reference", row.reference), ("pair", pair)) if there]
-    return _bytes(noisy) + sum(_bytes(ingested(project, row.dataset, column) or noisy) for column in others)
+    return size_of(noisy) + sum(size_of(ingested(project, row.dataset, column) or noisy) for column in others)
 
 
 def noisy_layout(project: Project, name: str) -> Layout | None:
